@@ -1,0 +1,312 @@
+"""What a user chooses: TOML in, frozen models out. Unknown keys are errors that name the nearest key.
+
+`RunConfig` is what all nodes of a run share; `NodeConfig` adds what is one machine's own;
+`SimulationConfig` adds how many nodes to play and how.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..protocol.errors import ConfigError
+from ..protocol.limits import NODE_NAME
+
+Name = Annotated[str, Field(pattern=f"^{NODE_NAME}$")]
+Share = Annotated[float, Field(gt=0, le=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of the file: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskConfig(Section):
+    """What is trained."""
+
+    name: str = "digits"
+    """A built-in task, or `module:factory` of your own."""
+    arguments: dict[str, Any] = {}
+    """Handed to the factory."""
+    index: Annotated[int, Field(ge=0)] = 0
+    count: Annotated[int, Field(ge=1)] = 1
+    """Which of how many shards of the data this node holds; 0 of 1 is all of it."""
+
+
+class TopologyConfig(Section):
+    """Who is whose neighbour."""
+
+    name: str = "complete"
+    parameters: dict[str, Any] = {}
+    weights: Literal["metropolis", "uniform"] = "metropolis"
+
+
+class ScheduleConfig(Section):
+    """When to train and when to merge."""
+
+    rounds: Annotated[int, Field(ge=0)] = 30
+    """0 goes on until told to stop."""
+    local_steps: Annotated[int, Field(ge=0)] = 10
+    """Training steps between two rounds."""
+    merge: Literal["every", "none", "final"] = "every"
+    every: Annotated[int, Field(ge=1)] = 1
+    """Merge in every so many rounds."""
+    final: Literal["none", "all"] = "none"
+    """`all`: the last round merges with every member, not only the neighbours."""
+
+
+class PublishConfig(Section):
+    """How much of the change is sent: give one of the budgets."""
+
+    density: Share | None = None
+    """Share of the entries of sparse tensors sent each round (default 0.1)."""
+    bits: Annotated[float, Field(gt=0, le=32)] | None = None
+    """Bits per parameter."""
+    relative_error: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Squared error over squared norm that may stay behind."""
+    lossless: bool = False
+    """Everything, on a grid of 23 bits below each tensor's largest change: dense exchange."""
+    selection: Literal["global", "tensor"] = "global"
+    """Rank entries over the whole model, or within each tensor."""
+    sparsifier: Literal["magnitude", "random"] = "magnitude"
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        given = [k for k in ("density", "bits", "relative_error") if getattr(self, k) is not None]
+        if len(given) + self.lossless > 1:
+            raise ValueError(f"give one budget, not {', '.join(given)}{' and lossless' if self.lossless else ''}")
+        return self
+
+
+class MergeConfig(Section):
+    """How neighbours' states become a correction."""
+
+    method: str = "weighted-mean"
+    parameters: dict[str, Any] = {}
+    reference: Literal["own", "base"] = "own"
+    """Merge relative to oneself (rounds) or to the base (one-shot and final merges)."""
+    gamma: Literal["measured"] | Share = "measured"
+    """Step of the correction; a number is an expert's choice."""
+    statistics: Literal["merge", "reestimate", "local"] = "merge"
+    """Normalisation buffers: merged like weights, merged and re-estimated on local data, or kept."""
+    optimizer: Literal["keep", "reset"] = "keep"
+    """Local optimizer state after a merge."""
+
+
+class RoundConfig(Section):
+    """How long a round waits for whom."""
+
+    mode: Literal["sync", "async"] = "sync"
+    quorum: Share = 1.0
+    """Share of the neighbours that closes the wait early."""
+    floor_s: Seconds = 2.0
+    ceiling_s: Seconds = 60.0
+    """The adaptive deadline, median + deviations * MAD of recent arrivals, stays between these."""
+    deviations: Annotated[float, Field(gt=0)] = 6.0
+    staleness: Annotated[int, Field(ge=0)] = 2
+    """Rounds that a state may lie behind ours and still be merged in async mode; further behind, a node jumps."""
+    evaluate_every: Annotated[int, Field(ge=0)] = 1
+    """Evaluate in every so many rounds; 0: only after the last."""
+
+
+class GuardConfig(Section):
+    """Which valid states take part in a merge."""
+
+    norm_gate: Annotated[float, Field(ge=0)] = 10.0
+    """Skip a neighbour further away than this many times the median neighbour; 0: never."""
+    alarm_rounds: Annotated[int, Field(ge=2)] = 10
+    """Warn of divergence when residue or consensus distance rose this many rounds running."""
+
+
+class LogConfig(Section):
+    """What is kept of the published state."""
+
+    retention: Annotated[int, Field(ge=1)] = 64
+    """Versions kept as a tail; older points are served a snapshot."""
+    grid_bits: Annotated[int, Field(ge=4, le=24)] = 24
+    """Finest grid: this many bits below the largest base value of a tensor (below 1 where the base is zero)."""
+    checkpoint_every: Annotated[int, Field(ge=0)] = 10
+    """Rounds between checkpoints; 0: only at the end."""
+
+
+class RunConfig(Section):
+    """What all nodes of a run share."""
+
+    network: Name = "peermerge"
+    run: Name = "run"
+    seed: Annotated[int, Field(ge=0)] = 0
+    include: tuple[str, ...] = ()
+    """Only tensors whose names match one of these patterns take part (empty: all that train)."""
+    exclude: tuple[str, ...] = ()
+    """Tensors that stay personal."""
+    task: TaskConfig = TaskConfig()
+    topology: TopologyConfig = TopologyConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    publish: PublishConfig = PublishConfig()
+    merge: MergeConfig = MergeConfig()
+    round: RoundConfig = RoundConfig()
+    guard: GuardConfig = GuardConfig()
+    log: LogConfig = LogConfig()
+
+
+class ThisNode(Section):
+    """What is one machine's own."""
+
+    name: Name = "node"
+    listen: str = "127.0.0.1:0"
+    advertise: str | None = None
+    """What peers dial, where it differs from `listen` (containers, NAT)."""
+    data_dir: str = "peermerge-data"
+    device: str = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Torch threads; 0 leaves torch's choice."""
+    base: str | None = None
+    """A safetensors file with the weights everybody starts from; default: the task's initial model."""
+    insecure: bool = False
+    """Allow plain text beyond the loopback interface."""
+    bandwidth_bytes_s: Annotated[float, Field(ge=0)] = 0
+    """Upper bound on what this node sends; 0: none."""
+    metrics: str | None = None
+    """HOST:PORT of a Prometheus page."""
+    start_noise: Annotated[float, Field(ge=0)] = 0
+    """Start this far (standard deviation) from the base: for consensus experiments."""
+    linger_s: Annotated[float, Field(ge=0)] = 10.0
+    """After the last round, serve until every neighbour has it, at most this long."""
+    stay: bool = False
+    """Keep serving after the last round until stopped."""
+
+
+class MembershipConfig(Section):
+    """Who else is there."""
+
+    peers: tuple[str, ...] = ()
+    """HOST:PORT of nodes to greet first; they introduce the rest."""
+    expect: Annotated[int, Field(ge=0)] = 0
+    """Members, this one included, to wait for before the first round; 0: all peers listed."""
+    wait_s: Seconds = 60.0
+    """Go on without the missing after this long."""
+
+
+class NodeConfig(RunConfig):
+    """node.toml."""
+
+    node: ThisNode = ThisNode()
+    membership: MembershipConfig = MembershipConfig()
+
+
+class Play(Section):
+    """How many nodes to play, and on what."""
+
+    nodes: Annotated[int, Field(ge=1)] = 5
+    network: Literal["memory", "grpc"] = "memory"
+    baselines: tuple[Literal["alone", "dense", "central"], ...] = ("alone", "dense", "central")
+    start_noise: Annotated[float, Field(ge=0)] = 0
+    latency_s: Annotated[float, Field(ge=0)] = 0.01
+    rate_bytes_s: Annotated[float, Field(gt=0)] = 12.5e6
+    loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    loss_until: Annotated[int, Field(ge=0)] = 0
+    """Messages are lost only before this round; 0: always."""
+    step_s: Annotated[float, Field(ge=0)] = 0.01
+    """Virtual seconds that a training step costs on the memory network."""
+    device: str = "cpu"
+
+
+class SimulationConfig(RunConfig):
+    """A simulation's TOML."""
+
+    simulation: Play = Play()
+
+
+C = TypeVar("C", bound=RunConfig)
+
+
+def load(model: type[C], path: Path | None, overrides: Mapping[str, Any]) -> C:
+    """Read a TOML file (or nothing), lay `overrides` (dotted keys) over it, and validate.
+
+    Raises ConfigError naming the file, the key and the nearest key or allowed values.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_text())
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    for key, value in overrides.items():
+        put(data, key, value)
+    return parse(model, data, str(path) if path else "the command line")
+
+
+def parse(model: type[C], data: Mapping[str, Any], where: str) -> C:
+    """Validate plain data; raises ConfigError."""
+    try:
+        return model.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(model, where, e) for e in error.errors())) from error
+
+
+def parse_value(text: str) -> Any:
+    """Read the right side of `--set key=value` as TOML, or as a plain string."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List the keys in which two configurations differ, with both values."""
+    lines: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: was {a!r}, is {b!r}")
+    return lines
+
+
+def put(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested tables; raises ConfigError if a part of it is no table."""
+    *path, last = key.split(".")
+    for part in path:
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"--set {key}: {part} is not a table")
+    data[last] = value
+
+
+def _explain(model: type[BaseModel], where: str, error: Any) -> str:
+    path = [str(p) for p in error["loc"]]
+    key = ".".join(path)
+    if error["type"] != "extra_forbidden":
+        message = re.sub("^Value error, ", "", error["msg"])
+        return f"{where}: {key or 'the file'}: {message}"
+    known = _keys(model, path[:-1])
+    near = difflib.get_close_matches(path[-1], known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+    return f"{where}: unknown key {key!r}; {hint}"
+
+
+def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        inner = next((t for t in (field.annotation, *get_args(field.annotation)) if _is_section(t)), None) if field else None
+        if inner is None:
+            return []
+        model = inner
+    return sorted(model.model_fields)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -1,0 +1,76 @@
+"""What happened, one JSON object a line: for people, for the fault checker, for the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from ..protocol.errors import DegradedError
+
+
+class Events(Protocol):
+    """Takes events. Fields are JSON values; nothing secret, nothing large."""
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Record one event."""
+        ...
+
+
+class NoEvents:
+    """Forgets."""
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Do nothing."""
+
+
+class EventList:
+    """Keeps events in memory, without any wall time: simulations compare them byte for byte."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self.events: list[dict[str, Any]] = []
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Append."""
+        self.events.append({"event": event, "node": self._node, **fields})
+
+
+class EventFile:
+    """Appends to a JSONL file; rotates it by size; a full disk costs events, never training."""
+
+    MAX_BYTES = 10 << 20
+
+    def __init__(self, path: Path, node: str) -> None:
+        self._path = path
+        self._node = node
+        self._file: TextIO | None = None
+        self.lost = 0
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Write one line with the wall time."""
+        line = json.dumps({"event": event, "node": self._node, "time": round(time.time(), 3), **fields})
+        try:
+            self._open().write(line + "\n")
+        except (OSError, DegradedError):
+            self.lost += 1
+            self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError:
+                self.lost += 1
+
+    def _open(self) -> TextIO:
+        if self._file is not None and self._file.tell() > self.MAX_BYTES:
+            self.close()
+            self._path.replace(self._path.with_suffix(".old.jsonl"))
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._path, "a", buffering=1)  # noqa: SIM115  (kept open between events)
+        return self._file

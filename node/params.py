@@ -1,0 +1,129 @@
+"""A model's tensors as one flat vector: the task vector tau = theta - base. Nothing else touches names.
+
+tau is kept in float32 whatever the model's type: bfloat16 weights would swallow half of a correction of
+a thousandth. Live weights are the cast of base + tau; `collect` adds to tau what training changed in them.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..protocol.errors import ConfigError
+from ..protocol.manifest import Manifest, manifest_of
+
+VARIANCE_FLOOR = 1e-8
+
+
+def live_tensors(
+    model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = (), *, buffers: bool = True
+) -> dict[str, Tensor]:
+    """Return what takes part: trainable parameters (tied ones once) and, if asked, float buffers."""
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if buffers:
+        found |= {name: b for name, b in model.named_buffers() if b.is_floating_point()}
+    return {
+        name: tensor.data
+        for name, tensor in found.items()
+        if (not include or _matches(name, include)) and not _matches(name, exclude)
+    }
+
+
+def describe(model: nn.Module, tensors: Mapping[str, Tensor]) -> Manifest:
+    """Return the manifest of a model's live tensors: 1-D ones and buffers are published in full.
+
+    Raises ConfigError if nothing takes part.
+    """
+    if not tensors:
+        raise ConfigError("no tensor takes part: check include and exclude, and that parameters require gradients")
+    buffers = {name for name, _ in model.named_buffers()}
+    return manifest_of(
+        (name, tuple(t.shape), str(t.dtype).removeprefix("torch."), name in buffers or t.ndim <= 1)
+        for name, t in tensors.items()
+    )
+
+
+class Parameters:
+    """Live tensors, their base, and tau in the flat index space of the manifest."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], manifest: Manifest, device: torch.device) -> None:
+        self.manifest = manifest
+        self.live = [tensors[spec.name] for spec in self.manifest.tensors]
+        self.base = torch.zeros(self.manifest.length, device=device)
+        self.tau = torch.zeros(self.manifest.length, device=device)
+        self.device = device
+        self.adopt({name: t.detach() for name, t in tensors.items()})
+
+    def adopt(self, base: Mapping[str, Tensor]) -> None:
+        """Take these weights as the base and as the live weights; tau becomes zero.
+
+        Raises ConfigError if a tensor is missing or has another shape.
+        """
+        for (spec, place), live in zip(self.manifest.slices(), self.live, strict=True):
+            if spec.name not in base:
+                raise ConfigError(f"the base has no tensor {spec.name!r}; it is for another model")
+            tensor = base[spec.name]
+            if tuple(tensor.shape) != spec.shape:
+                raise ConfigError(f"base tensor {spec.name!r} has shape {tuple(tensor.shape)}, the model {spec.shape}")
+            live.copy_(tensor.to(live.dtype))
+            self.base[place] = live.flatten().to(self.device, torch.float32)
+        self.tau.zero_()
+        raw = {n: _bytes(t) for n, t in zip((s.name for s in self.manifest.tensors), self.live, strict=True)}
+        self.base_digest = self.manifest.base_digest(raw)
+
+    def collect(self) -> None:
+        """Add to tau what changed in the live weights since they were last written."""
+        for place, live in self._pairs():
+            written = (self.base[place] + self.tau[place]).to(live.dtype).float()
+            self.tau[place] += live.flatten().to(self.device, torch.float32) - written
+
+    def write(self) -> None:
+        """Make the live weights the cast of base + tau."""
+        for t, (place, live) in enumerate(self._pairs()):
+            value = self.base[place] + self.tau[place]
+            if self.manifest.tensors[t].name.endswith("running_var"):
+                value = value.clamp_min(VARIANCE_FLOOR)
+            live.copy_(value.view(live.shape).to(live.dtype))
+
+    def host(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        """Return tau on the host, as an array (shared memory where the device is the CPU)."""
+        return self.tau.cpu().numpy()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the live tensors that take part, by name."""
+        return dict(zip((s.name for s in self.manifest.tensors), self.live, strict=True))
+
+    def _pairs(self) -> Iterator[tuple[slice, Tensor]]:
+        return ((place, live) for (_, place), live in zip(self.manifest.slices(), self.live, strict=True))
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; views are made contiguous, tied storage is written per name."""
+    save_file({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; raises ConfigError if it is none."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+

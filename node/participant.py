@@ -1,0 +1,281 @@
+"""One node, put together: its weights, its log, its replicas of others, and the doors between them.
+
+The round (`round.py`) is what it does; this file is what it has. The event loop never holds the model: all
+that touches weights or states runs as the clock's work, one job at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..protocol.clock import Clock
+from ..protocol.errors import ConfigError
+from ..protocol.messages import Header, Member
+from ..protocol.transport import Transport
+from . import checkpoint as checkpoints
+from .checkpoint import Checkpoint
+from .recovery import resume
+from .config import NodeConfig
+from .correct import Contribution, corrections
+from .events import Events
+from .gather import Gather, Identity
+from .guard import Alarm
+from .ledger import Ledger
+from .log import PublishedLog
+from .membership import StaticMembership, View
+from .merging import make_method
+from .merging.average import WeightedMean
+from .params import Parameters, describe, live_tensors
+from .peers import Peers
+from .replicas import Pool, Replica, Replicas
+from .schedule import Plan, Schedule, plan
+from .service import PeerService
+from .state import State, floors
+from .storage import Storage
+from .topology import graph, is_dense, make_topology, neighbours, partners
+from .workload import Workload
+
+SMOOTHING = 0.8
+
+
+@dataclass(slots=True)
+class Progress:
+    """Figures of the latest round, for status and alarms."""
+
+    phase: str = "starting"
+    metrics: dict[str, float] = field(default_factory=dict)
+    residue: float = 0.0
+    gamma: float = 0.0
+    consensus: float = 0.0
+    frame_bytes: int = 0
+    unpaid_weight: float = 0.0
+    degraded: str = ""
+    exchange_s: float = 0.0
+    """Real seconds spent in rounds beyond training and evaluation, in total."""
+    exchanges: int = 0
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a configuration; raises ConfigError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device = {name!r} is not available here; use 'cpu' or 'auto'") from error
+    return device
+
+
+class Participant:
+    """Everything one node holds. Create it, `recover`, `open`, then run rounds."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        workload: Workload,
+        transport: Transport,
+        clock: Clock,
+        storage: Storage,
+        events: Events,
+        *,
+        device: torch.device,
+        base: Mapping[str, torch.Tensor] | None = None,
+        folder: Path | None = None,
+        pool: Pool | None = None,
+        incarnation: int = 1,
+    ) -> None:
+        self.config = config
+        self.workload = workload
+        self.transport = transport
+        self.clock = clock
+        self.storage = storage
+        self.events = events
+        self.device = device
+        self.name = config.node.name
+        self.pool = pool
+        self.topology = make_topology(config.topology.name, config.topology.parameters)
+        self.method = make_method(config.merge.method, config.merge.parameters)
+        self.schedule = Schedule(**config.schedule.model_dump())
+        tensors = live_tensors(
+            workload.model, config.include, config.exclude, buffers=config.merge.statistics != "local"
+        )
+        self.params = Parameters(tensors, describe(workload.model, tensors), device)
+        if base is not None:
+            self.params.adopt(base)
+        self.manifest = self.params.manifest
+        grid = floors(self.manifest, self.params.base.cpu(), config.log.grid_bits)
+        self.identity = Identity(
+            config.network, config.run, self.name, incarnation, self.params.base_digest, self.manifest
+        )
+        self.log = PublishedLog(
+            storage, State(self.manifest, grid), self.name, self.params.base_digest, config.log.retention
+        )
+        self.replicas = Replicas(self.manifest, grid, self.params.base_digest, folder, pool)
+        self.ledger = Ledger(epoch=self.log.epoch)
+        self.peers = Peers()
+        self.progress = Progress()
+        self.alarms = [
+            Alarm("the unpublished residue", config.guard.alarm_rounds),
+            Alarm("the consensus distance", config.guard.alarm_rounds),
+        ]
+        self.round = 0
+        self.omega = 1.0
+        self.debt = torch.zeros(0)
+        """What the next correction holds beyond its merge: misses paid back, strangers of a full merge."""
+        self.absorbed: dict[str, tuple[int, int, float]] = {}
+        self.rng = np.random.default_rng([config.seed, config.task.index, 1])
+
+    @property
+    def last_round(self) -> bool:
+        """Whether the schedule has ended."""
+        return 0 < self.schedule.rounds <= self.round
+
+    async def open(self) -> None:
+        """Open the door: peers may greet and pull from now on."""
+        self.membership = StaticMembership(
+            Member(self.name, "pending"), self.config.membership.peers, self.config.membership.expect
+        )
+        self.service = PeerService(
+            self.identity,
+            self.clock,
+            self.log,
+            self.membership,
+            self.peers,
+            self.replicas.point,
+            self.config.node.bandwidth_bytes_s,
+        )
+        self.gather = Gather(
+            self.identity,
+            self.transport,
+            self.clock,
+            self.peers,
+            self.config.round,
+            self.replicas.point,
+            self.follow,
+        )
+        await self.service.announce(self.log.last_round)
+        await self.transport.serve(self.service)
+        self.membership.moved(self.transport.address)
+
+    async def close(self) -> None:
+        """End what is under way with peers."""
+        await self.gather.close()
+        await self.transport.close()
+
+    def plan(self) -> Plan:
+        """Return the plan of the current round."""
+        return plan(self.schedule, self.round)
+
+    def offers(self, view: View, planned: Plan) -> dict[str, float]:
+        """Return the neighbours of a round with the mixing weights we offer them."""
+        if planned.everyone:
+            others = [name for name in view.names if name != self.name]
+            return dict.fromkeys(others, 1 / len(view.names))
+        return neighbours(self.topology, view.names, self.name, planned.round, self.config.topology.weights)
+
+    def partners(self, view: View) -> tuple[str, ...]:
+        """Return whom we may meet in some round: their replicas are kept."""
+        return partners(self.topology, view.names, self.name)
+
+    def strangers(self, view: View, offers: Mapping[str, float]) -> list[str]:
+        """Return those of a full merge whose replicas we do not keep."""
+        return sorted(set(offers) - set(self.partners(view)))
+
+    def dense(self, view: View, planned: Plan) -> bool:
+        """Whether the round's graph is dense: many corrections add up at once."""
+        return is_dense(graph(self.topology, view.names, planned.round), len(view.names))
+
+    @property
+    def linear(self) -> bool:
+        """Whether contributions may be accumulated one by one."""
+        return isinstance(self.method, WeightedMean)
+
+    # ---- Work on states: runs as the clock's work. ----
+
+    def follow(self, peer: str, header: Header, frame: bytes) -> Replica:
+        """Apply a frame to a peer's replica, first paying back what the peer merged of us and we missed of it."""
+        known = self.replicas.get(peer) is not None
+
+        def settle(theirs: State) -> None:
+            if self.config.round.mode == "sync" and (owed := self.ledger.settle(self.name, header)):
+                self._pay(theirs, *owed)
+
+        replica = self.replicas.apply(peer, header, frame, settle)
+        if known and not header.from_version:
+            self.progress.unpaid_weight += sum(e.merged_weight for e in header.edges if e.peer == self.name)
+        return replica
+
+    def owe(self, own: State, contribution: Contribution) -> None:
+        """Add a contribution to what the next correction holds beyond its merge."""
+        if not len(self.debt):
+            self.debt = torch.zeros(self.manifest.length, device=self.device)
+        for place, correction in corrections(WeightedMean(), own, [contribution], "own", self.device):
+            self.debt[place] += correction
+
+    def _pay(self, theirs: State, version: int, weight: float) -> None:
+        own = self.log.state_at(version)
+        if own is None:
+            self.progress.unpaid_weight += weight
+        else:
+            self.owe(own, Contribution("", theirs, weight))
+
+    def smooth(self, omega: float) -> None:
+        """Take up the share of the residue that one more frame removes."""
+        first = self.log.version == 0
+        self.omega = omega if first else SMOOTHING * self.omega + (1 - SMOOTHING) * omega
+
+    # ---- Durability. ----
+
+    def save(self) -> None:
+        """Write a checkpoint. Raises DegradedError."""
+        self.params.collect()
+        self.replicas.flush()
+        checkpoints.save(
+            self.storage,
+            Checkpoint(
+                round=self.round,
+                epoch=self.log.epoch,
+                version=self.log.version,
+                tau=self.params.tau,
+                state={"workload": self.workload.state_dict(), "debt": self.debt},
+                ledger=self.ledger.to_json(),
+                omega=self.omega,
+            ),
+        )
+
+    def recover(self) -> list[str]:
+        """Take up the newest checkpoint and what the log knows beyond it; return warnings.
+
+        Without any checkpoint the published state alone is taken up.
+        """
+        saved, damaged = checkpoints.load(self.storage)
+        warnings = [f"{name} is damaged and was passed over" for name in [*damaged, *self.log.dropped]]
+        if saved is None and not self.log.version:
+            self._start_noise()
+            return warnings
+        tau, self.round = resume(saved, self.log)
+        if tau.shape != self.params.tau.shape:
+            raise ConfigError("the checkpoint is for another model; use --fresh or another --data-dir")
+        self.params.tau.copy_(tau)
+        if saved is not None:
+            self.workload.load_state_dict(saved.state["workload"])
+            self.debt = saved.state["debt"].to(self.device)
+            self.ledger = Ledger.from_json(saved.ledger)
+            self.omega = saved.omega
+        self.params.write()
+        return warnings
+
+    def _start_noise(self) -> None:
+        scale = self.config.node.start_noise
+        if scale:
+            generator = torch.Generator().manual_seed(1_000_003 * self.config.seed + self.config.task.index)
+            for spec, place in self.manifest.slices():
+                if not spec.name.endswith("running_var"):
+                    self.params.tau[place] = (scale * torch.randn(spec.size, generator=generator)).to(self.device)
+            self.params.write()

@@ -1,0 +1,298 @@
+"""A round, from top to bottom: train, publish, gather, guard, merge, repair, evaluate, checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+
+from ..protocol.errors import DegradedError, FrameError, Refusal
+from ..protocol.messages import Header
+from .correct import Contribution, corrections, distance, edge_seed, edge_weight, measured_gamma
+from .guard import median_round, outliers, too_old
+from .membership import View
+from .participant import Participant
+from .replicas import Replica
+from .schedule import Plan
+from .sparsify import compress
+from .tasks import TrainReport
+from .workload import reestimate
+
+SLICE = 50
+"""Training steps between two chances to stop."""
+
+
+async def run_round(node: Participant, cost_s: float = 0.0) -> None:
+    """Run one whole round. `cost_s` is what one training step costs on a virtual clock."""
+    planned = node.plan()
+    node.progress.phase = "training"
+    reports = [
+        await node.clock.work(partial(node.workload.train, steps), cost_s * steps)
+        for steps in _slices(planned.local_steps)
+    ]
+    await exchange(node, planned, _sum(reports))
+
+
+def _slices(steps: int) -> list[int]:
+    """Cut training into slices, so that a stop never waits for a long round."""
+    return [min(SLICE, steps - done) for done in range(0, steps, SLICE)]
+
+
+def _sum(reports: list[TrainReport]) -> TrainReport:
+    steps = sum(r.steps for r in reports)
+    loss = sum(r.loss * r.steps for r in reports) / max(1, steps)
+    return TrainReport(steps, sum(r.samples for r in reports), loss)
+
+
+async def exchange(node: Participant, planned: Plan, report: TrainReport) -> None:
+    """Everything of a round but the training: publish, gather, merge, evaluate, checkpoint."""
+    started = time.perf_counter()
+    view = node.membership.view()
+    merged: dict[str, float] = {}
+    if planned.merge:
+        offers = node.offers(view, planned)
+        node.progress.phase = "publishing"
+        await publish(node, planned, view, offers, report)
+        node.progress.phase = "gathering"
+        await gather(node, planned, view, offers)
+        node.progress.phase = "merging"
+        merged = await node.clock.work(lambda: merge(node, planned, view, offers))
+        await node.clock.work(lambda: repair(node))
+    node.progress.exchange_s += time.perf_counter() - started
+    node.progress.exchanges += 1
+    await evaluate(node, planned, report, merged)
+    node.round = max(planned.round + 1, ahead(node, planned, view))
+    await checkpoint(node)
+
+
+async def publish(
+    node: Participant, planned: Plan, view: View, offers: Mapping[str, float], report: TrainReport
+) -> None:
+    """Make what changed since the last version the next one: durable first, then announced."""
+    try:
+        if node.service.contradicted >= node.log.epoch:
+            # A peer holds a state of ours that this log does not contain: history was lost here.
+            template = _template(node, planned, view, offers, report)
+            await node.clock.work(lambda: node.log.restart(node.service.contradicted + 1, template))
+            node.events.emit("log_epoch", round=planned.round, epoch=node.log.epoch)
+        await node.clock.work(lambda: _append(node, planned, view, offers, report))
+        node.progress.degraded = ""
+    except DegradedError as error:
+        node.progress.degraded = str(error)
+        node.events.emit("degraded", round=planned.round, reason=str(error))
+        return
+    await node.service.announce(planned.round)
+
+
+def _append(node: Participant, planned: Plan, view: View, offers: Mapping[str, float], report: TrainReport) -> None:
+    """Compress tau - P and append it to the log."""
+    node.params.collect()
+    tau, own = node.params.host(), node.log.state
+    change = np.zeros_like(tau)
+    for t, (_, place) in enumerate(node.manifest.slices()):
+        change[place] = tau[place] - own.tensor(t, node.params.tau.device).cpu().numpy()
+    compressed = compress(change, node.manifest, own.floors, node.config.publish, node.rng)
+    node.smooth(compressed.omega)
+    entry = node.log.append(compressed.delta, _template(node, planned, view, offers, report))
+    node.progress.residue = compressed.residue
+    node.progress.frame_bytes = len(entry.frame)
+    node.alarms[0].see(compressed.residue)
+    if node.pool is not None:
+        node.pool[entry.header.chain] = node.log.state.copy()
+
+
+def _template(
+    node: Participant, planned: Plan, view: View, offers: Mapping[str, float], report: TrainReport
+) -> Header:
+    """Return the header of this round's version but for the fields that are the log's own."""
+    return Header(
+        network=node.identity.network,
+        run=node.identity.run,
+        view=view.id,
+        sender=node.name,
+        incarnation=node.identity.incarnation,
+        epoch=0,
+        version=1,
+        from_version=0,
+        round=planned.round,
+        base=node.identity.base,
+        manifest=node.manifest.digest,
+        chain=b"",
+        state=0,
+        frame_bytes=0,
+        frame_sha256=b"",
+        omega=float(np.float32(node.omega)),
+        edges=node.ledger.edges(offers),
+        local_steps=report.steps,
+        samples=report.samples,
+    )
+
+
+async def gather(node: Participant, planned: Plan, view: View, offers: Mapping[str, float]) -> None:
+    """Bring the replicas of this round's neighbours up to date; a full merge takes strangers in one by one."""
+    strangers = node.strangers(view, offers) if planned.everyone and node.linear else []
+    near = {peer: view.address(peer) or "" for peer in offers if peer not in strangers}
+    await node.gather.gather(near, planned.round)
+    for peer in strangers:
+        await node.gather.pull(peer, view.address(peer) or "", planned.round, snapshot=True)
+        await node.clock.work(partial(_absorb, node, planned, view, {peer: offers[peer]}))
+
+
+def _absorb(node: Participant, planned: Plan, view: View, offer: Mapping[str, float]) -> None:
+    """Add a stranger's contribution to the next correction and let its replica go: no replica is kept of it."""
+    for contribution in _contributions(node, planned, view, offer):
+        node.owe(node.log.state, contribution)
+        node.absorbed[contribution.peer] = _used(node, contribution)
+    for peer in offer:
+        node.replicas.forget(peer)
+
+
+def merge(node: Participant, planned: Plan, view: View, offers: Mapping[str, float]) -> dict[str, float]:
+    """Correct tau by what the neighbours' states say, with every refusal explained; return the weights used."""
+    own = node.log.state
+    near = {peer: weight for peer, weight in offers.items() if not planned.everyone or node.replicas.get(peer)}
+    contributions = _contributions(node, planned, view, near)
+    node.params.collect()
+    method, reference = node.method, node.config.merge.reference
+    step = node.progress.gamma if reference == "base" else 1.0
+    for place, correction in corrections(method, own, contributions, reference, node.device):
+        node.params.tau[place] += step * correction
+    if len(node.debt):
+        node.params.tau += node.debt
+        node.debt = node.debt[:0]
+    node.params.write()
+    used = node.absorbed | {c.peer: _used(node, c) for c in contributions}
+    node.absorbed = {}
+    node.ledger.merged(node.log.epoch, node.log.version, used)
+    if planned.everyone:
+        for peer in node.strangers(view, offers):
+            node.replicas.forget(peer)
+    return {peer: weight for peer, (_, _, weight) in used.items()}
+
+
+def _used(node: Participant, contribution: Contribution) -> tuple[int, int, float]:
+    """Return what the ledger keeps of a contribution: the peer's log epoch and version, and the weight."""
+    point = _replica(node, contribution.peer).point
+    return point.epoch, point.version, contribution.weight
+
+
+def _contributions(
+    node: Participant, planned: Plan, view: View, offers: Mapping[str, float]
+) -> list[Contribution]:
+    """Choose whose states take part, with the weight that both ends of each edge use."""
+    own, dense = node.log.state, node.dense(view, planned)
+    fits: dict[str, Replica] = {}
+    for peer, offered in offers.items():
+        node.peers[peer].weight = offered
+        if (reason := _unfit(node, planned, peer)) is None:
+            fits[peer] = _replica(node, peer)
+        else:
+            node.peers[peer].skip(reason)
+    distances = {peer: distance(own, replica.state, node.device) for peer, replica in fits.items()}
+    far = outliers(distances, node.config.guard.norm_gate)
+    chosen: list[Contribution] = []
+    gammas: list[float] = []
+    for peer, replica in fits.items():
+        record = node.peers[peer]
+        record.distance = distances[peer]
+        if peer in far:
+            record.skip(Refusal.NORM_OUTLIER)
+            node.ledger.refuse(node.log.epoch, node.log.version, peer)
+            continue
+        gamma = _gamma(node, planned, replica, dense=dense)
+        theirs = next((e.weight for e in replica.header.edges if e.peer == node.name), 0.0) if replica.header else 0.0
+        factor = 1.0 if node.config.merge.reference == "base" else gamma
+        weight = edge_weight(offers[peer], theirs, factor)
+        if not weight:
+            record.skip(Refusal.UNKNOWN_SENDER)
+            continue
+        gammas.append(gamma)
+        record.merged += 1
+        chosen.append(Contribution(peer, replica.state, weight, edge_seed(node.name, peer, planned.round)))
+    node.progress.gamma = min(gammas, default=0.0)
+    node.progress.consensus = float(np.sqrt(np.mean(np.square(list(distances.values()))))) if distances else 0.0
+    node.alarms[1].see(node.progress.consensus)
+    return chosen
+
+
+def _unfit(node: Participant, planned: Plan, peer: str) -> Refusal | None:
+    replica = node.replicas.get(peer)
+    if replica is None or replica.header is None:
+        return Refusal.TRANSPORT
+    rounds = node.config.round
+    return too_old(planned.round, replica.round, synchronous=rounds.mode == "sync", staleness=rounds.staleness)
+
+
+def _gamma(node: Participant, planned: Plan, replica: Replica, *, dense: bool) -> float:
+    """Return an edge's step: measured, unless an expert fixed it or this is the one merge of a schedule."""
+    if node.config.merge.gamma != "measured":
+        return node.config.merge.gamma
+    if planned.everyone or node.schedule.merge == "final":
+        return 1.0
+    theirs = replica.header.omega if replica.header else 0.0
+    return measured_gamma(float(np.float32(node.omega)), theirs, dense=dense)
+
+
+def _replica(node: Participant, peer: str) -> Replica:
+    replica = node.replicas.get(peer)
+    if replica is None:
+        raise FrameError(Refusal.OUT_OF_SEQUENCE, peer)
+    return replica
+
+
+def repair(node: Participant) -> None:
+    """Re-estimate normalisation statistics on local data, and forget optimizer state, where that is chosen."""
+    if node.config.merge.statistics == "reestimate":
+        reestimate(node.workload.model, node.workload.calibration(), node.device)
+    if node.config.merge.optimizer == "reset":
+        node.workload.reset_optimizer()
+
+
+async def evaluate(node: Participant, planned: Plan, report: TrainReport, merged: Mapping[str, float]) -> None:
+    """Measure the model where the configuration asks for it, and write the round's event."""
+    every = node.config.round.evaluate_every
+    last = planned.round + 1 == node.schedule.rounds
+    if last or (every and (planned.round + 1) % every == 0):
+        node.progress.phase = "evaluating"
+        node.progress.metrics = await node.clock.work(node.workload.evaluate)
+    node.events.emit(
+        "round",
+        round=planned.round,
+        version=node.log.version,
+        epoch=node.log.epoch,
+        steps=report.steps,
+        train_loss=round(report.loss, 6),
+        metrics={k: round(v, 6) for k, v in node.progress.metrics.items()},
+        merged={peer: round(weight, 6) for peer, weight in sorted(merged.items())},
+        omega=round(node.omega, 6),
+        gamma=round(node.progress.gamma, 6),
+        residue=float(f"{node.progress.residue:.6g}"),
+        consensus=float(f"{node.progress.consensus:.6g}"),
+        frame_bytes=node.progress.frame_bytes,
+        bytes_out=node.peers.bytes_out,
+        bytes_in=node.peers.bytes_in,
+    )
+
+
+def ahead(node: Participant, planned: Plan, view: View) -> int:
+    """Return the round to jump to if the neighbours are more than the allowed staleness further, else 0."""
+    rounds = [r.round for name in view.names if (r := node.replicas.get(name)) is not None]
+    middle = median_round(rounds)
+    return middle if middle - planned.round > node.config.round.staleness else 0
+
+
+async def checkpoint(node: Participant) -> None:
+    """Save every so many rounds; a disk that refuses degrades the node and nothing else."""
+    every = node.config.log.checkpoint_every
+    if not every or node.round % every:
+        return
+    node.progress.phase = "checkpointing"
+    try:
+        await node.clock.work(node.save)
+        node.progress.degraded = ""
+    except DegradedError as error:
+        node.progress.degraded = str(error)
+        node.events.emit("degraded", round=node.round, reason=str(error))
+

@@ -1,0 +1,147 @@
+"""What a node answers to peers: Hello and Pull. Handlers serve immutable bytes and never wait on another call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from ..protocol.clock import Clock
+from ..protocol.errors import DataDirError, EnvelopeError, Refusal, TransportError
+from ..protocol.limits import MAX_PARKED_PULLS
+from ..protocol.messages import Hello, Member, Point, PullRequest, pull_messages
+from .gather import Identity
+from .log import PublishedLog
+from .membership import StaticMembership
+from .peers import Peers
+
+MAX_WAIT_S = 600.0
+
+
+class PeerService:
+    """The `PeerHandler` of a node."""
+
+    def __init__(
+        self,
+        me: Identity,
+        clock: Clock,
+        log: PublishedLog,
+        membership: StaticMembership,
+        peers: Peers,
+        held: Callable[[str], Point],
+        bandwidth_bytes_s: float = 0,
+    ) -> None:
+        self._me = me
+        self._clock = clock
+        self._log = log
+        self._membership = membership
+        self._peers = peers
+        self._held = held
+        self._bandwidth = bandwidth_bytes_s
+        self._free_at = 0.0
+        self._published = asyncio.Condition()
+        self._parked = 0
+        self._round = -1
+        self.contradicted = 0
+        """The highest log epoch of ours of which some peer holds a state that our log does not contain."""
+
+    def greeting(self, held: Point = Point()) -> Hello:  # noqa: B008  (an immutable constant)
+        """Return our Hello; `held` is what we hold of the receiver."""
+        return Hello(
+            network=self._me.network,
+            run=self._me.run,
+            name=self._me.name,
+            address=self._membership.me.address,
+            incarnation=self._me.incarnation,
+            manifest=self._me.manifest.digest,
+            base=self._me.base,
+            members=self._membership.view().members,
+            round=max(0, self._round),
+            published=self._log.point,
+            held=held,
+        )
+
+    def welcome(self, theirs: Hello) -> None:
+        """Check a Hello, either side's, and take up what it tells. Raises EnvelopeError to refuse."""
+        if (theirs.network, theirs.run) != (self._me.network, self._me.run):
+            raise EnvelopeError(Refusal.NETWORK_MISMATCH, f"{theirs.network}/{theirs.run} is not mine")
+        if theirs.name == self._me.name:
+            raise EnvelopeError(Refusal.DUPLICATE_ID, f"{theirs.name} at {theirs.address}")
+        if theirs.manifest != self._me.manifest.digest:
+            raise EnvelopeError(Refusal.MANIFEST_MISMATCH, f"{self._me.name} and {theirs.name}")
+        if theirs.base != self._me.base:
+            raise EnvelopeError(Refusal.BASE_MISMATCH, f"{self._me.name} and {theirs.name}")
+        self._membership.learn([Member(theirs.name, theirs.address)], first_hand=True)
+        self._membership.learn(theirs.members)
+        if self._contradicts(theirs.held):
+            self.contradicted = max(self.contradicted, theirs.held.epoch)
+        mine = self._held(theirs.name)
+        same = (mine.epoch, mine.version) == (theirs.published.epoch, theirs.published.version)
+        if mine.epoch and same and (mine.chain, mine.state) != (theirs.published.chain, theirs.published.state):
+            self._peers[theirs.name].skip(Refusal.EQUIVOCATION)
+
+    def _contradicts(self, held: Point) -> bool:
+        """Whether somebody holds a point of our log that our log does not lead to."""
+        if held.epoch == self._log.epoch and held.version < self._log.version:
+            return False
+        mine = self._log.point
+        return held.epoch > 0 and held.epoch >= mine.epoch and held != mine
+
+    async def announce(self, round_: int) -> None:
+        """Wake the pulls that wait for this round's version; the log already holds it durably."""
+        async with self._published:
+            self._round = round_
+            self._published.notify_all()
+
+    async def hello(self, request: bytes) -> bytes:
+        """Answer a Hello."""
+        theirs = Hello.decode(request)
+        self._peers[theirs.name].bytes_in += len(request)
+        self.welcome(theirs)
+        reply = self.greeting(self._held(theirs.name)).encode()
+        self._peers[theirs.name].bytes_out += len(reply)
+        return reply
+
+    async def pull(self, request: bytes) -> AsyncIterator[bytes]:
+        """Stream what leads from the asker's point to our head, once the round it waits for is published."""
+        asked = PullRequest.decode(request)
+        if (asked.network, asked.run) != (self._me.network, self._me.run):
+            raise EnvelopeError(Refusal.NETWORK_MISMATCH, f"{asked.network}/{asked.run}")
+        record = self._peers[asked.name]
+        record.bytes_in += len(request)
+        await self._until_published(asked.wait_round, min(asked.wait_s, MAX_WAIT_S))
+        for message in self._messages(asked):
+            await self._throttle(len(message))
+            record.bytes_out += len(message)
+            yield message
+        record.served = (self._log.epoch, self._log.version)
+
+    def _messages(self, asked: PullRequest) -> Iterator[bytes]:
+        for name in self._log.plan(asked.have, snapshot=asked.snapshot):
+            try:
+                entry = self._log.read(name)
+            except DataDirError as error:
+                raise TransportError(Refusal.TRANSPORT, "my log was compacted meanwhile; ask again") from error
+            resumed = asked.partial == entry.header.frame_sha256 and asked.offset <= len(entry.frame)
+            yield from pull_messages(entry.envelope, entry.frame, asked.offset if resumed else 0)
+
+    async def _until_published(self, round_: int, wait_s: float) -> None:
+        if self._round >= round_ or not wait_s:
+            return
+        if self._parked >= MAX_PARKED_PULLS:
+            raise TransportError(Refusal.RATE_LIMITED, f"{self._parked} pulls wait already")
+        self._parked += 1
+        try:
+            async with asyncio.timeout(wait_s), self._published:
+                await self._published.wait_for(lambda: self._round >= round_)
+        except TimeoutError:
+            return
+        finally:
+            self._parked -= 1
+
+    async def _throttle(self, size: int) -> None:
+        """Keep the node's sending below its bandwidth cap: every message takes its turn."""
+        if not self._bandwidth:
+            return
+        start = max(self._clock.now(), self._free_at)
+        self._free_at = start + size / self._bandwidth
+        await self._clock.sleep(self._free_at - self._clock.now())

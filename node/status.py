@@ -1,0 +1,115 @@
+"""What a node says about itself: one reply, read by the command line, dashboards, Prometheus and other nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+
+from ..protocol import wire_pb2 as wire
+from .participant import Participant
+
+WATCH_S = 1.0
+
+
+class StatusService:
+    """The gRPC service `Status` of one node."""
+
+    def __init__(self, node: Participant) -> None:
+        self._node = node
+        self._started = node.clock.now()
+        self._process = psutil.Process()
+        self.warnings: list[str] = []
+        """Standing warnings, such as what was found damaged at the start."""
+
+    async def get(self, _request: wire.StatusRequest, _context: Any) -> wire.StatusReply:
+        """Answer once."""
+        return self.reply()
+
+    async def watch(self, _request: wire.StatusRequest, _context: Any) -> AsyncIterator[wire.StatusReply]:
+        """Answer at every change of round or phase, and at least now and then."""
+        last: tuple[int, str] | None = None
+        while True:
+            now = (self._node.round, self._node.progress.phase)
+            if now != last:
+                last = now
+                yield self.reply()
+            await asyncio.sleep(WATCH_S / 5)
+
+    async def peers(self, _request: wire.StatusRequest, _context: Any) -> wire.PeersReply:
+        """Answer with the peers alone."""
+        return wire.PeersReply(peers=self._peers())
+
+    def reply(self) -> wire.StatusReply:
+        """Collect the status."""
+        node, progress = self._node, self._node.progress
+        return wire.StatusReply(
+            node=node.name,
+            network=node.config.network,
+            run=node.config.run,
+            address=node.membership.me.address,
+            software=version("peermerge"),
+            round=node.round,
+            rounds=node.schedule.rounds,
+            phase="degraded" if progress.degraded else progress.phase,
+            epoch=node.log.epoch,
+            version=node.log.version,
+            metrics=progress.metrics,
+            peers=self._peers(),
+            uptime_s=node.clock.now() - self._started,
+            memory_bytes=self._process.memory_info().rss,
+            residue=progress.residue,
+            omega=node.omega,
+            gamma=progress.gamma,
+            consensus_distance=progress.consensus,
+            compression_ratio=4 * node.manifest.parameters / progress.frame_bytes if progress.frame_bytes else 0.0,
+            bytes_in=node.peers.bytes_in,
+            bytes_out=node.peers.bytes_out,
+            deadline_s=node.gather.deadline.seconds,
+            unpaid_weight=progress.unpaid_weight,
+            warnings=self.all_warnings(),
+            insecure=node.config.node.insecure,
+            device=str(node.device),
+            incarnation=node.identity.incarnation,
+            parameters=node.manifest.parameters,
+            members=node.membership.view().names,
+        )
+
+    def all_warnings(self) -> list[str]:
+        """Return everything a person should look at."""
+        node = self._node
+        found = [*self.warnings, *(a.warning for a in node.alarms if a.warning)]
+        if node.progress.degraded:
+            found.append(f"DEGRADED: {node.progress.degraded}")
+        if node.config.node.insecure:
+            found.append("INSECURE: plain text beyond the loopback interface is allowed")
+        return found
+
+    def _peers(self) -> list[wire.PeerStatus]:
+        view = self._node.membership.view()
+        return [self._peer(name) for name in view.names if name != self._node.name]
+
+    def _peer(self, name: str) -> wire.PeerStatus:
+        node, record = self._node, self._node.peers[name]
+        replica = node.replicas.get(name)
+        return wire.PeerStatus(
+            name=name,
+            address=node.membership.view().address(name),
+            epoch=replica.point.epoch if replica else 0,
+            version=replica.point.version if replica else 0,
+            round=replica.round if replica else -1,
+            staleness=max(0, node.round - 1 - replica.round) if replica else 0,
+            bytes_in=record.bytes_in,
+            bytes_out=record.bytes_out,
+            round_trip_s=record.round_trip_s,
+            consensus_distance=record.distance,
+            weight=record.weight,
+            merged=record.merged,
+            skipped=record.skipped.total(),
+            skipped_reasons=record.skipped,
+            last_error=record.last_error,
+            arrival_s=record.arrival_s,
+        )

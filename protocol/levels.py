@@ -1,0 +1,107 @@
+"""Levels: the magnitudes of a segment's entries, integers from 1 to 2^30 - 1.
+
+A level that most entries share is told by unary planes: a mask of those above 1, among them a mask of those
+above 2, and so on. What is left is digits of 4 bits, two to a byte, or of 8; what a digit cannot hold goes to
+four planes of excess bytes. Pairs serve the entropy stage: a Huffman code spends at least one bit on a byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from . import entropy, masks
+from .bits import pack_nibbles, plane_bytes, unpack_nibbles
+from .entropy import Buffer
+from .errors import FrameError, Refusal
+from .limits import MAX_LEVEL
+from .masks import Mask
+
+Magnitudes: TypeAlias = npt.NDArray[np.int32]
+
+MAX_PLANES: Final = 5
+EXCESS_PLANES: Final = 4
+MAJORITY: Final = 0.55
+"""A level that more than this share of the entries have is told by a unary plane."""
+RARE: Final = 1 / 256
+"""Digits have 4 bits where at most this share of the entries needs more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Unary planes, digits of `width` bits of what passed them all, and the `exceptions` that exceed a digit.
+
+    width: 4 or 8, and 0 where nothing is left. excess: four planes, the lowest bytes first.
+    """
+
+    planes: tuple[Mask, ...]
+    width: int
+    rest: Buffer
+    exceptions: int
+    excess: tuple[Buffer, ...]
+
+
+def encode(levels: Magnitudes) -> Levels:
+    """Code levels >= 1: unary planes up to the last level that has a majority, then digits."""
+    planes: list[Mask] = []
+    while len(levels) and _majority_ahead(levels, len(planes) + 1):
+        more = np.flatnonzero(levels > len(planes) + 1)
+        planes.append(masks.encode(more, len(levels)))
+        levels = levels[more]
+    rest = levels - len(planes) - 1
+    width = best_width(rest)
+    beyond = (1 << width) - 1
+    excess = rest[rest >= beyond] - beyond if len(rest) else rest
+    digits = np.minimum(rest, beyond).astype(np.uint8)
+    packed = entropy.pack(pack_nibbles(digits) if width == 4 else digits)
+    return Levels(tuple(planes), width, packed, len(excess), _pack_excess(excess))
+
+
+def decode(coded: Levels, count: int) -> Magnitudes:
+    """Return `count` levels from checked lengths; raise FrameError where the planes contradict each other."""
+    levels = np.ones(count, dtype=np.int32)
+    passed = np.arange(count, dtype=np.int64)
+    for level, plane in enumerate(coded.planes, start=2):
+        passed = passed[masks.decode(plane, len(passed))]
+        levels[passed] = level
+    if len(passed):
+        rest = _unpack_rest(coded, len(passed)) + len(coded.planes) + 1
+        if rest.max() > MAX_LEVEL:
+            raise FrameError(Refusal.OVERFLOW, "a level of at least 2^30")
+        levels[passed] = rest
+    return levels
+
+
+def best_width(rest: Magnitudes) -> int:
+    """Return the bits of a digit for what is left of the levels."""
+    if not len(rest):
+        return 0
+    return 4 if np.count_nonzero(rest >= 15) <= RARE * len(rest) else 8
+
+
+def _majority_ahead(levels: Magnitudes, lowest: int) -> bool:
+    """Say whether one of the levels that unary planes still reach, `lowest` to 5, has a majority."""
+    reachable = np.bincount(levels[levels <= MAX_PLANES], minlength=MAX_PLANES + 1)[lowest:]
+    return bool(len(reachable)) and int(reachable.max()) > MAJORITY * len(levels)
+
+
+def _pack_excess(excess: Magnitudes) -> tuple[bytes, ...]:
+    """Transpose the excesses into planes of equal bytes: the upper ones are nearly constant."""
+    columns = excess.astype("<u4").view(np.uint8).reshape(-1, EXCESS_PLANES)
+    return tuple(entropy.pack(columns[:, byte]) for byte in range(EXCESS_PLANES))
+
+
+def _unpack_rest(coded: Levels, count: int) -> npt.NDArray[np.int64]:
+    """Return the digits of the rest with the excess added."""
+    plane = entropy.unpack(coded.rest, plane_bytes(count * coded.width))
+    rest = (unpack_nibbles(plane, count) if coded.width == 4 else plane).astype(np.int64)
+    beyond = np.flatnonzero(rest == (1 << coded.width) - 1)
+    if len(beyond) != coded.exceptions:
+        raise FrameError(Refusal.BAD_HEADER, f"{len(beyond)} digits call for {coded.exceptions} exceptions")
+    if len(beyond):
+        columns = np.stack([entropy.unpack(plane, len(beyond)) for plane in coded.excess], axis=1)
+        rest[beyond] += columns.view("<u4")[:, 0]
+    return rest

@@ -1,0 +1,105 @@
+"""Protobuf services over grpc.aio, built from descriptors: no generated _grpc module is needed.
+
+Methods have one request; their reply is one message or a stream, as the descriptor says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from .answering import Watch
+from .errors import PeerError, Refusal
+from .grpc_status import receiving, refuse
+
+_Behaviour = Callable[[bytes, Any], Awaitable[bytes | None]]
+
+
+def handlers(service: ServiceDescriptor, implementation: object, watch: Watch | None = None) -> grpc.GenericRpcHandler:
+    """Serve `service` by the implementation's methods, named as in the descriptor but in snake_case.
+
+    Each takes (request, context): `async def get(request, context) -> reply` or an async generator of
+    replies. They refuse by raising PeerError; anything else they raise is kept in `watch.failures`.
+    Raises TypeError if a method is missing or streams its requests.
+    """
+    watch = watch or Watch()
+    table = {method.name: _handler(method, implementation, watch) for method in service.methods}
+    return grpc.method_handlers_generic_handler(service.full_name, table)
+
+
+class Stub:
+    """Call the methods of `service` on a grpc.aio channel; failures are PeerErrors."""
+
+    def __init__(self, channel: grpc.aio.Channel, service: ServiceDescriptor) -> None:
+        self._channel = channel
+        self._service = service
+
+    async def call(self, method: str, request: Message, timeout_s: float) -> Any:  # noqa: ANN401
+        """Return the one reply, a message of the method's output type."""
+        invoke = self._channel.unary_unary(f"/{self._service.full_name}/{method}")
+        with receiving():
+            reply: bytes = await invoke(request.SerializeToString(), timeout=timeout_s)
+        return _parsed(self._service.methods_by_name[method].output_type, reply)
+
+    async def stream(self, method: str, request: Message, timeout_s: float) -> AsyncGenerator[Any, None]:
+        """Yield the replies until the peer ends the stream; DEADLINE after `timeout_s`."""
+        invoke = self._channel.unary_stream(f"/{self._service.full_name}/{method}")
+        call = invoke(request.SerializeToString(), timeout=timeout_s)
+        try:
+            while True:
+                with receiving():
+                    reply = await call.read()
+                if not isinstance(reply, bytes):
+                    return
+                yield _parsed(self._service.methods_by_name[method].output_type, reply)
+        finally:
+            call.cancel()
+
+
+def _handler(method: MethodDescriptor, implementation: object, watch: Watch) -> grpc.RpcMethodHandler:
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", method.name).lower()
+    function = getattr(implementation, name, None)
+    if function is None or method.client_streaming:
+        raise TypeError(f"{method.full_name}: needs a method {name}, and one request")
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(_streaming(method, function, watch))
+    return grpc.unary_unary_rpc_method_handler(_single(method, function, watch))
+
+
+def _single(method: MethodDescriptor, function: Callable[..., Awaitable[Message]], watch: Watch) -> _Behaviour:
+    async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        try:
+            message = _parsed(method.input_type, request)
+            with watch:
+                return (await function(message, context)).SerializeToString()
+        except PeerError as refusal:
+            await refuse(context, refusal)
+
+    return answer
+
+
+def _streaming(method: MethodDescriptor, function: Callable[..., Any], watch: Watch) -> _Behaviour:
+    async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        try:
+            message = _parsed(method.input_type, request)
+            async with aclosing(watch.stream(function, message, context)) as replies:
+                async for reply in replies:
+                    await context.write(reply.SerializeToString())
+        except PeerError as refusal:
+            await refuse(context, refusal)
+
+    return answer
+
+
+def _parsed(kind: Any, data: bytes) -> Any:  # noqa: ANN401
+    try:
+        return GetMessageClass(kind).FromString(data)
+    except DecodeError:
+        raise PeerError(Refusal.BAD_HEADER, f"not a {kind.full_name}") from None

@@ -21,6 +21,8 @@ from torch import Tensor
 from ..protocol.errors import DataDirError
 from .storage import Storage
 
+Json = Any
+"""Nested data as `json` reads it, or with tensors in it."""
 KEPT = 2
 _FILE = re.compile(r"checkpoints/(\d{9})\.safetensors")
 
@@ -40,7 +42,10 @@ class Checkpoint:
 
 
 def save(storage: Storage, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint durably and drop all but the last two. Raises DegradedError."""
+    """Write a checkpoint durably and drop all but the last two. Raises DegradedError.
+
+    What claims a later round was passed over as damaged when this run took up an earlier one: it goes as well.
+    """
     tensors: dict[str, Tensor] = {"tau": checkpoint.tau.cpu().clone()}
     meta = {
         "round": checkpoint.round,
@@ -53,14 +58,16 @@ def save(storage: Storage, checkpoint: Checkpoint) -> None:
     data = save_bytes(tensors, {"peermerge": json.dumps(meta)})
     name = f"checkpoints/{checkpoint.round:09d}.safetensors"
     storage.write(name, hashlib.sha256(data).digest() + data)
-    for old in [n for n in storage.names("checkpoints") if _FILE.fullmatch(n)][:-KEPT]:
-        storage.remove(old)
+    files = _files(storage)
+    here = files.index(name)
+    for stale in files[: max(0, here + 1 - KEPT)] + files[here + 1 :]:
+        storage.remove(stale)
 
 
 def load(storage: Storage) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest checkpoint that verifies, and the names of those that did not."""
-    damaged = []
-    for name in reversed([n for n in storage.names("checkpoints") if _FILE.fullmatch(n)]):
+    damaged: list[str] = []
+    for name in reversed(_files(storage)):
         try:
             return _read(storage.read(name) or b""), damaged
         except DataDirError:
@@ -68,7 +75,7 @@ def load(storage: Storage) -> tuple[Checkpoint | None, list[str]]:
     return None, damaged
 
 
-def flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+def flatten(value: object, tensors: dict[str, Tensor]) -> Json:
     """Return JSON for nested data; tensors go to `tensors` and leave their name behind.
 
     Raises TypeError for anything but dicts, lists, tuples, tensors and JSON scalars.
@@ -77,7 +84,7 @@ def flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
         name = f"state.{len(tensors)}"
         tensors[name] = value.detach().cpu().contiguous().clone()
         return {"tensor": name}
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and all(k is None or isinstance(k, str | int | float) for k in value):
         return {"dict": [[k, flatten(v, tensors)] for k, v in value.items()]}
     if isinstance(value, list | tuple):
         return {"list": [flatten(v, tensors) for v in value]}
@@ -86,7 +93,7 @@ def flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}: use dicts, lists, tensors and JSON scalars")
 
 
-def unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def unflatten(value: Json, tensors: Mapping[str, Tensor]) -> Json:
     """Return what `flatten` was given (tuples as lists)."""
     match value:
         case {"tensor": name}:
@@ -98,6 +105,10 @@ def unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         case {"value": scalar}:
             return scalar
     raise DataDirError("a checkpoint's state is damaged")
+
+
+def _files(storage: Storage) -> list[str]:
+    return [name for name in storage.names("checkpoints") if _FILE.fullmatch(name)]
 
 
 def _read(data: bytes) -> Checkpoint:
@@ -118,4 +129,3 @@ def _read(data: bytes) -> Checkpoint:
         )
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataDirError(f"not a checkpoint: {error}") from error
-

@@ -11,9 +11,10 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeGuard, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from ..protocol.errors import ConfigError
 from ..protocol.limits import NODE_NAME
@@ -26,7 +27,7 @@ Seconds = Annotated[float, Field(gt=0)]
 class Section(BaseModel):
     """A table of the file: immutable, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TaskConfig(Section):
@@ -256,7 +257,7 @@ def parse(model: type[C], data: Mapping[str, Any], where: str) -> C:
         raise ConfigError("\n".join(_explain(model, where, e) for e in error.errors())) from error
 
 
-def parse_value(text: str) -> Any:
+def parse_value(text: str) -> object:
     """Read the right side of `--set key=value` as TOML, or as a plain string."""
     try:
         return tomllib.loads(f"v = {text}")["v"]
@@ -276,7 +277,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
-def put(data: dict[str, Any], key: str, value: Any) -> None:
+def put(data: dict[str, Any], key: str, value: object) -> None:
     """Set a dotted key in nested tables; raises ConfigError if a part of it is no table."""
     *path, last = key.split(".")
     for part in path:
@@ -286,7 +287,7 @@ def put(data: dict[str, Any], key: str, value: Any) -> None:
     data[last] = value
 
 
-def _explain(model: type[BaseModel], where: str, error: Any) -> str:
+def _explain(model: type[BaseModel], where: str, error: ErrorDetails) -> str:
     path = [str(p) for p in error["loc"]]
     key = ".".join(path)
     if error["type"] != "extra_forbidden":
@@ -301,12 +302,12 @@ def _explain(model: type[BaseModel], where: str, error: Any) -> str:
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         field = model.model_fields.get(part)
-        inner = next((t for t in (field.annotation, *get_args(field.annotation)) if _is_section(t)), None) if field else None
-        if inner is None:
+        inner = field.annotation if field else None
+        if not _is_section(inner):
             return []
         model = inner
     return sorted(model.model_fields)
 
 
-def _is_section(kind: Any) -> bool:
+def _is_section(kind: object) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -25,7 +25,7 @@ from .events import EventFile
 from .exposure import check_exposure
 from .greeting import greet_all, keep_greeting
 from .metrics import serve_metrics
-from .params import load_tensors
+from .params import load_tensors, ties
 from .participant import Participant, choose_device
 from .round import run_round
 from .status import StatusService
@@ -249,7 +249,8 @@ class Daemon:
         full = {n: t.detach().cpu().contiguous().clone() for n, t in node.workload.model.state_dict().items()}
         self._storage.write("base.safetensors", save_bytes(full))
         specs = [[s.name, list(s.shape), s.dtype, s.full] for s in node.manifest.tensors]
-        self._storage.write("manifest.json", json.dumps(specs).encode())
+        manifest = {"tensors": specs, "ties": ties(node.workload.model)}
+        self._storage.write("manifest.json", json.dumps(manifest).encode())
 
 
 def _fixed(config: dict[str, Any]) -> dict[str, Any]:
@@ -279,4 +280,3 @@ def _on_signals(controls: Controls) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
-

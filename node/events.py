@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
-
-from ..protocol.errors import DegradedError
 
 
 class Events(Protocol):
     """Takes events. Fields are JSON values; nothing secret, nothing large."""
 
-    def emit(self, event: str, **fields: Any) -> None:
+    def emit(self, event: str, **fields: object) -> None:
         """Record one event."""
         ...
 
@@ -21,7 +20,7 @@ class Events(Protocol):
 class NoEvents:
     """Forgets."""
 
-    def emit(self, event: str, **fields: Any) -> None:
+    def emit(self, event: str, **fields: object) -> None:
         """Do nothing."""
 
 
@@ -32,7 +31,7 @@ class EventList:
         self._node = node
         self.events: list[dict[str, Any]] = []
 
-    def emit(self, event: str, **fields: Any) -> None:
+    def emit(self, event: str, **fields: object) -> None:
         """Append."""
         self.events.append({"event": event, "node": self._node, **fields})
 
@@ -48,12 +47,12 @@ class EventFile:
         self._file: TextIO | None = None
         self.lost = 0
 
-    def emit(self, event: str, **fields: Any) -> None:
+    def emit(self, event: str, **fields: object) -> None:
         """Write one line with the wall time."""
         line = json.dumps({"event": event, "node": self._node, "time": round(time.time(), 3), **fields})
         try:
             self._open().write(line + "\n")
-        except (OSError, DegradedError):
+        except OSError:
             self.lost += 1
             self.close()
 
@@ -61,10 +60,8 @@ class EventFile:
         """Close the file."""
         file, self._file = self._file, None
         if file is not None:
-            try:
+            with suppress(OSError):  # the event that could not be written is counted already
                 file.close()
-            except OSError:
-                self.lost += 1
 
     def _open(self) -> TextIO:
         if self._file is not None and self._file.tell() > self.MAX_BYTES:
@@ -72,5 +69,16 @@ class EventFile:
             self._path.replace(self._path.with_suffix(".old.jsonl"))
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            torn = _torn(self._path)
             self._file = open(self._path, "a", buffering=1)  # noqa: SIM115  (kept open between events)
+            self._file.write("\n" * torn)
         return self._file
+
+
+def _torn(path: Path) -> bool:
+    """Whether a kill or a full disk left a file's last line unfinished."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-1, 2)
+        return file.read() != b"\n"

@@ -41,7 +41,10 @@ async def greet_all(node: Participant) -> list[str]:
     greeted: set[str] = set()
     while True:
         addresses = {*node.membership.peers, *(m.address for m in node.membership.view().members)}
-        addresses -= {node.membership.me.address, *greeted}
+        addresses.discard(node.membership.me.address)
+        if node.membership.complete:
+            # Until then those greeted are asked again: they may have met others since.
+            addresses -= greeted
         for address in sorted(addresses):
             try:
                 await greet(node, address)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from ..protocol.errors import Refusal
 
@@ -53,6 +54,6 @@ class Alarm:
         """Return the warning to show, or None."""
         values = list(self._last)
         full = len(values) == self._last.maxlen
-        if full and all(a < b for a, b in zip(values, values[1:], strict=False)) and values[-1] > 1.5 * values[0]:
+        if full and all(a < b for a, b in pairwise(values)) and values[-1] > 1.5 * values[0]:
             return f"DIVERGENCE: {self._name} rose {len(values) - 1} rounds running, to {values[-1]:.3g}"
         return None

@@ -17,17 +17,21 @@ import hashlib
 import re
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ..protocol.codec import decode, encode
 from ..protocol.delta import Delta
-from ..protocol.errors import DataDirError, EnvelopeError, PeerError, PeermergeError, Refusal
+from ..protocol.errors import DataDirError, DegradedError, EnvelopeError, PeerError, Refusal
 from ..protocol.messages import Envelope, Header, Point
+from .log_index import Index, file_name
 from .state import State
 from .storage import Storage
 
 _LENGTH = struct.Struct("<I")
 _FILE = re.compile(r"log/(\d{8})-(\d{12})\.(delta|snapshot)")
+MAX_EPOCH = 10**8 - 1
+"""Epochs are consecutive: a peer that claims to hold a later one of ours is wrong."""
 Signer = Callable[[bytes], bytes]
 
 
@@ -77,7 +81,10 @@ def unsigned(_header: bytes) -> bytes:
 
 
 class PublishedLog:
-    """What this node has told the world about itself, and the state P that follows from it."""
+    """What this node has told the world about itself, and the state P that follows from it.
+
+    One worker at a time appends, restarts and reads states; handlers ask for points, plans and entries meanwhile.
+    """
 
     def __init__(
         self, storage: Storage, state: State, sender: str, base: bytes, retention: int, sign: Signer = unsigned
@@ -90,13 +97,29 @@ class PublishedLog:
         self._base = base
         self._retention = retention
         self._sign = sign
-        self._begin(1)
+        self._newest: tuple[str, Entry] | None = None
+        self._index = self._start(1)
         self._open()
 
     @property
     def point(self) -> Point:
         """The head: what a peer that is up to date holds."""
-        return Point(self.epoch, self.version, self._chains[self.version], self.state.digest)
+        return self._index.head
+
+    @property
+    def epoch(self) -> int:
+        """The log epoch: it changes only when history is lost."""
+        return self._index.head.epoch
+
+    @property
+    def version(self) -> int:
+        """The number of deltas in this epoch."""
+        return self._index.head.version
+
+    @property
+    def last_round(self) -> int:
+        """The round of the newest version, or -1."""
+        return self._index.round
 
     def append(self, delta: Delta, template: Header) -> Entry:
         """Make a delta the next version: encode, apply the frame as every peer will, write it durably.
@@ -104,46 +127,35 @@ class PublishedLog:
         `template` says everything but the log's own fields. Nothing changes if this raises
         (DegradedError: the disk refused; FrameError: the delta would leave the state's range).
         """
-        frame = encode(delta, self.state.manifest, from_version=self.version, to_version=self.version + 1)
-        change = self.state.prepare(decode(frame, self.state.manifest))
-        entry = self._entry(frame, template, self.version, self.version + 1, change.digest)
-        self._storage.write(self._name(entry.header, "delta"), entry.pack())
-        self.state.apply(change)
-        self._register(entry)
-        if self.version - self._snapshot > self._retention:
+        self._index, entry = self._extend(self._index, self.state, delta, template)
+        if self.version - self._index.snapshot > self._retention:
             self._compact(template)
         return entry
 
     def restart(self, epoch: int, template: Header) -> Entry:
-        """Open a new log epoch whose first version is the whole state: history was lost or contradicted."""
-        whole, old, before = self.state.snapshot(), self._files(), dict(self.__dict__)
-        self.state = State(self.state.manifest, self.state.floors)
-        self._begin(epoch)
-        try:
-            entry = self.append(whole, template)
-        except PeermergeError:
-            self.__dict__.update(before)
-            raise
-        for name in old:
-            self._storage.remove(name)
+        """Open a new log epoch whose first version is the whole state: history was lost or contradicted.
+
+        Nothing changes if this raises, as in `append`.
+        """
+        state = State(self.state.manifest, self.state.floors)
+        index, entry = self._extend(self._start(epoch), state, self.state.snapshot(), template)
+        self.state, self._index = state, index
+        with suppress(DegradedError, DataDirError):
+            self._sweep()
         return entry
 
     def plan(self, have: Point, *, snapshot: bool = False) -> list[str]:
         """Return the names of the entries that bring somebody from `have` to the head, cheapest first."""
-        tail = None if snapshot else self._tail(have)
-        if tail == []:
-            return []
-        fresh = ([self._names[("snapshot", self._snapshot)]] if self._snapshot else []) + [
-            self._names[("delta", v)] for v in range(self._snapshot + 1, self.version + 1)
-        ]
-        if tail is None:
-            return fresh
-        return tail if self._cost(tail) <= self._cost(fresh) else fresh
+        return self._index.plan(have, snapshot=snapshot)
+
+    def contradicts(self, held: Point) -> bool:
+        """Whether a peer holds a point of ours that this log does not lead to: then it needs a new epoch."""
+        return 0 < held.epoch < MAX_EPOCH and self._index.contradicts(held)
 
     def read(self, name: str) -> Entry:
         """Return an entry of a plan; raises DataDirError if the file is gone or damaged."""
-        if self._newest and self._newest[0] == name:
-            return self._newest[1]
+        if (newest := self._newest) and newest[0] == name:
+            return newest[1]
         data = self._storage.read(name)
         if data is None:
             raise DataDirError(f"{name} is gone")
@@ -154,39 +166,42 @@ class PublishedLog:
 
     def state_at(self, version: int) -> State | None:
         """Return the published state as it was at an earlier version, or None if the tail no longer reaches it."""
-        names = [self._names.get(("delta", v)) for v in range(version + 1, self.version + 1)]
-        if version > self.version or None in names:
+        names = self._index.deltas(version)
+        if names is None:
             return None
         state = self.state.copy()
         for name in reversed(names):
-            delta = decode(self.read(str(name)).frame, state.manifest)
+            if (entry := self._verified(name)) is None:
+                return None
+            delta = decode(entry.frame, state.manifest)
             state.apply(state.prepare(replace(delta, levels=-delta.levels)))
         return state
 
-    @property
-    def last_round(self) -> int:
-        """The round of the newest version, or -1."""
-        return self._newest[1].header.round if self._newest else -1
+    # ---- Writing. ----
 
-    def _begin(self, epoch: int) -> None:
-        self.epoch, self.version = epoch, 0
-        self._snapshot = 0
-        self._chains = {0: chain_start(self.state.manifest.digest, self._base, self._sender, epoch)}
-        self._names: dict[tuple[str, int], str] = {}
-        self._sizes: dict[str, int] = {}
-        self._newest: tuple[str, Entry] | None = None
+    def _extend(self, index: Index, state: State, delta: Delta, template: Header) -> tuple[Index, Entry]:
+        """Add a version to an epoch and its state; change nothing of either if this raises."""
+        version = index.head.version
+        frame = encode(delta, state.manifest, from_version=version, to_version=version + 1)
+        change = state.prepare(decode(frame, state.manifest))
+        entry = self._entry(index, frame, template, version, version + 1, change.digest)
+        name, data = file_name(entry.header), entry.pack()
+        self._storage.write(name, data)
+        state.apply(change)
+        self._newest = name, entry
+        return index.having(entry.header, len(data)), entry
 
-    def _entry(self, frame: bytes, template: Header, start: int, version: int, digest: int) -> Entry:
+    def _entry(self, index: Index, frame: bytes, template: Header, start: int, version: int, digest: int) -> Entry:
         sha = hashlib.sha256(frame).digest()
         header = replace(
             template,
             sender=self._sender,
-            epoch=self.epoch,
+            epoch=index.head.epoch,
             version=version,
             from_version=start,
             base=self._base,
             manifest=self.state.manifest.digest,
-            chain=self._chains[version] if version in self._chains else chain_link(self._chains[start], sha),
+            chain=index.chains[version] if version in index.chains else chain_link(index.chains[start], sha),
             state=digest,
             frame_bytes=len(frame),
             frame_sha256=sha,
@@ -195,67 +210,43 @@ class PublishedLog:
         # What peers read is what we keep: float fields pass through the wire's own precision.
         return Entry(Header.decode(raw), Envelope(raw, self._sign(raw)).encode(), frame)
 
-    def _register(self, entry: Entry) -> None:
-        kind = "delta" if entry.header.version == entry.header.from_version + 1 else "snapshot"
-        version = entry.header.version
-        name = self._name(entry.header, kind)
-        self._names[(kind, version)] = name
-        self._sizes[name] = len(entry.envelope) + len(entry.frame)
-        self._chains[version] = entry.header.chain
-        if kind == "snapshot":
-            self._snapshot = version
-        if version >= self.version:
-            self.version = version
-            self._newest = (name, entry) if kind == "delta" else self._newest
-
     def _compact(self, template: Header) -> None:
+        """Write a snapshot of the head and let go of what lies before the retention; a full disk only delays that."""
         frame = encode(self.state.snapshot(), self.state.manifest, from_version=0, to_version=self.version)
-        entry = self._entry(frame, template, 0, self.version, self.state.digest)
-        old = self._names.get(("snapshot", self._snapshot))
-        self._storage.write(self._name(entry.header, "snapshot"), entry.pack())
-        self._register(entry)
-        if old:
-            self._forget("snapshot", int(old[13:25]))
-        for kind, version in list(self._names):
-            if kind == "delta" and version <= self.version - self._retention:
-                self._forget(kind, version)
+        entry = self._entry(self._index, frame, template, 0, self.version, self.state.digest)
+        data = entry.pack()
+        with suppress(DegradedError, DataDirError):
+            self._storage.write(file_name(entry.header), data)
+            self._index = self._index.having(entry.header, len(data)).pruned(self._retention)
+            self._sweep()
 
-    def _forget(self, kind: str, version: int) -> None:
-        name = self._names.pop((kind, version))
-        self._sizes.pop(name)
-        self._storage.remove(name)
+    def _sweep(self) -> None:
+        """Remove what the index does not name: older snapshots and epochs, and what a kill left behind."""
+        for name in self._files():
+            if name not in self._index.sizes:
+                self._storage.remove(name)
 
-    def _tail(self, have: Point) -> list[str] | None:
-        if have.epoch != self.epoch or have.version > self.version or self._chains.get(have.version) != have.chain:
-            return None
-        keys = [("delta", v) for v in range(have.version + 1, self.version + 1)]
-        return [self._names[k] for k in keys] if all(k in self._names for k in keys) else None
+    # ---- Opening. ----
 
-    def _cost(self, names: list[str]) -> int:
-        return sum(self._sizes[name] for name in names)
+    def _start(self, epoch: int) -> Index:
+        return Index.begin(epoch, chain_start(self.state.manifest.digest, self._base, self._sender, epoch))
 
-    def _name(self, header: Header, kind: str) -> str:
-        return f"log/{header.epoch:08d}-{header.version:012d}.{kind}"
-
-    def _files(self) -> list[str]:
-        return [name for name in self._storage.names("log") if _FILE.fullmatch(name)]
+    def _files(self) -> dict[str, tuple[int, str, int]]:
+        """Return the log's files in order, with epoch, kind and version."""
+        found = {name: _FILE.fullmatch(name) for name in self._storage.names("log")}
+        return {name: (int(m[1]), m[3], int(m[2])) for name, m in found.items() if m}
 
     def _open(self) -> None:
         """Load the newest epoch: newest snapshot that verifies, then the deltas that follow it."""
-        files = [(int(m[1]), m[3] == "delta", int(m[2]), m[0]) for n in self._files() if (m := _FILE.fullmatch(n))]
-        if not files:
-            return
-        self._begin(max(epoch for epoch, *_ in files))
-        for epoch, is_delta, version, name in sorted(files, key=lambda f: (f[1], -f[2] if not f[1] else f[2])):
-            if epoch != self.epoch or (not is_delta and self._snapshot):
-                continue
-            if (entry := self._verified(name)) is None:
+        files = self._files()
+        newest = max((epoch for epoch, _, _ in files.values()), default=1)
+        self._index = self._start(newest)
+        snapshots = [n for n, (epoch, kind, _) in files.items() if (epoch, kind) == (newest, "snapshot")]
+        for name in reversed(snapshots):
+            if not self._index.snapshot and not self._take(name):
                 self.dropped.append(name)
-            elif not is_delta or version == self.version + 1:
-                self._replay(entry)
-            elif version <= self._snapshot:
-                self._register(entry)
-            else:
+        for name, (epoch, kind, _) in files.items():
+            if (epoch, kind) == (newest, "delta") and not self._take(name):
                 self.dropped.append(name)
 
     def _verified(self, name: str) -> Entry | None:
@@ -264,18 +255,41 @@ class PublishedLog:
         except DataDirError:
             return None
 
-    def _replay(self, entry: Entry) -> None:
+    def _take(self, name: str) -> bool:
+        """Replay a file if it is the next step, or note it if it lies before the snapshot; return whether it fits.
+
+        Raises DataDirError if the log belongs to another model, base or node.
+        """
+        if (entry := self._verified(name)) is None or file_name(entry.header) != name:
+            return False
         header = entry.header
-        follows = header.from_version == 0 or header.chain == chain_link(
-            self._chains[header.from_version], header.frame_sha256
-        )
+        self._check_ours(header)
+        known = self._index.chains.get(header.version, header.chain) == header.chain
+        if not known or (header.version > self.version and not self._replay(name, entry)):
+            return False
+        self._index = self._index.having(header, len(entry.pack()))
+        return True
+
+    def _replay(self, name: str, entry: Entry) -> bool:
+        header = entry.header
+        if header.from_version or header.version == 1:
+            chain = self._index.chains.get(header.from_version) if header.from_version == self.version else None
+            if chain is None or header.chain != chain_link(chain, header.frame_sha256):
+                return False
         try:
             change = self.state.prepare(decode(entry.frame, self.state.manifest))
         except PeerError as error:
             raise DataDirError(f"the log does not fit this model: {error}") from error
-        if follows and change.digest == header.state:
-            self.state.apply(change)
-            self._register(entry)
-        else:
-            self.dropped.append(self._name(header, "delta"))
+        if change.digest != header.state:
+            return False
+        self.state.apply(change)
+        self._newest = name, entry
+        return True
 
+    def _check_ours(self, header: Header) -> None:
+        ours = (self._sender, self._base, self.state.manifest.digest)
+        if (header.sender, header.base, header.manifest) != ours:
+            raise DataDirError(
+                "the log in this data directory is of another model, base or node; "
+                "use another --data-dir or start anew with --fresh"
+            )

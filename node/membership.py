@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+from ..protocol.limits import MAX_MEMBERS
 from ..protocol.messages import Member
 
 
@@ -63,9 +64,10 @@ class StaticMembership:
         self._known[self.me.name] = self.me
 
     def learn(self, members: Iterable[Member], *, first_hand: bool = False) -> None:
-        """Add members; only their own word changes an address that is already known."""
+        """Add members, up to the limit; only their own word changes an address that is already known."""
         for member in members:
-            if member.name != self.me.name and (first_hand or member.name not in self._known):
+            known = member.name in self._known
+            if member.name != self.me.name and (first_hand if known else len(self._known) < MAX_MEMBERS):
                 self._known[member.name] = member
 
     @property

@@ -16,19 +16,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..protocol.errors import ConfigError
+from ..protocol.errors import ConfigError, EnvelopeError
 from ..protocol.manifest import Manifest, manifest_of
 
-VARIANCE_FLOOR = 1e-8
+VARIANCE_FLOOR = 1e-7
+"""Also positive in float16."""
 
 
 def live_tensors(
     model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = (), *, buffers: bool = True
 ) -> dict[str, Tensor]:
-    """Return what takes part: trainable parameters (tied ones once) and, if asked, float buffers."""
-    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    """Return what takes part: trainable parameters (tied ones once) and, if asked, float buffers.
+
+    Buffers that a state dict leaves out are derived from the rest and stay out here too.
+    """
+    found: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if buffers:
-        found |= {name: b for name, b in model.named_buffers() if b.is_floating_point()}
+        kept = model.state_dict().keys()
+        found |= {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in kept}
     return {
         name: tensor.data
         for name, tensor in found.items()
@@ -36,18 +41,29 @@ def live_tensors(
     }
 
 
+def ties(model: nn.Module) -> dict[str, str]:
+    """Return every further name of a tied parameter or buffer, with the name under which it takes part."""
+    first: dict[int, str] = {}
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    owners = {name: first.setdefault(id(tensor), name) for name, tensor in named}
+    return {name: owner for name, owner in owners.items() if name != owner}
+
+
 def describe(model: nn.Module, tensors: Mapping[str, Tensor]) -> Manifest:
     """Return the manifest of a model's live tensors: 1-D ones and buffers are published in full.
 
-    Raises ConfigError if nothing takes part.
+    Raises ConfigError if nothing takes part, or a tensor of a type that cannot.
     """
     if not tensors:
         raise ConfigError("no tensor takes part: check include and exclude, and that parameters require gradients")
     buffers = {name for name, _ in model.named_buffers()}
-    return manifest_of(
-        (name, tuple(t.shape), str(t.dtype).removeprefix("torch."), name in buffers or t.ndim <= 1)
-        for name, t in tensors.items()
-    )
+    try:
+        return manifest_of(
+            (name, tuple(t.shape), str(t.dtype).removeprefix("torch."), name in buffers or t.ndim <= 1)
+            for name, t in tensors.items()
+        )
+    except EnvelopeError as error:
+        raise ConfigError(f"this model cannot be published as it is ({error.detail}): exclude that tensor") from error
 
 
 class Parameters:
@@ -64,7 +80,7 @@ class Parameters:
     def adopt(self, base: Mapping[str, Tensor]) -> None:
         """Take these weights as the base and as the live weights; tau becomes zero.
 
-        Raises ConfigError if a tensor is missing or has another shape.
+        Raises ConfigError if a tensor is missing, has another shape or is not finite.
         """
         for (spec, place), live in zip(self.manifest.slices(), self.live, strict=True):
             if spec.name not in base:
@@ -72,6 +88,10 @@ class Parameters:
             tensor = base[spec.name]
             if tuple(tensor.shape) != spec.shape:
                 raise ConfigError(f"base tensor {spec.name!r} has shape {tuple(tensor.shape)}, the model {spec.shape}")
+            if not torch.isfinite(tensor).all():
+                raise ConfigError(
+                    f"base tensor {spec.name!r} is not finite: choose another base, or exclude the tensor"
+                )
             live.copy_(tensor.to(live.dtype))
             self.base[place] = live.flatten().to(self.device, torch.float32)
         self.tau.zero_()
@@ -105,8 +125,14 @@ class Parameters:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file; views are made contiguous, tied storage is written per name."""
-    save_file({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, path)
+    """Write a safetensors file; views are made contiguous, tied storage is written per name.
+
+    Raises ConfigError if the file cannot be written.
+    """
+    try:
+        save_file({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path}: cannot be written: {error}") from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -125,5 +151,3 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 def _bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-
-

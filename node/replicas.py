@@ -8,7 +8,9 @@ replica is pulled again as a snapshot. In a simulation followers of one state sh
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from ..protocol.errors import EnvelopeError, Refusal
 from ..protocol.manifest import Manifest
 from ..protocol.messages import Header, Point
 from .log import chain_link, chain_start
-from .state import State
+from .state import Change, State
 
 Pool = MutableMapping[bytes, State]
 Levels = npt.NDArray[np.int32]
@@ -50,14 +52,18 @@ class Replicas:
         base: bytes,
         folder: Path | None = None,
         pool: Pool | None = None,
+        *,
+        mapped: bool = True,
     ) -> None:
+        # mapped=False: only read what another process keeps in the folder.
+        self._mapped = mapped
         self._manifest = manifest
         self._floors = floors
         self._base = base
         self._folder = folder
         self._pool = pool
         self._held: dict[str, Replica] = {}
-        if folder is not None:
+        if folder is not None and mapped:
             folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, peer: str) -> Replica | None:
@@ -84,7 +90,7 @@ class Replicas:
     def apply(self, peer: str, header: Header, frame: bytes, before: Callable[[State], None] | None = None) -> Replica:
         """Apply a verified frame of a checked header; `before` sees the state that the frame extends.
 
-        Raises PeerError and changes nothing if the frame is not what its header promises.
+        Raises PeerError, changes nothing and never calls `before` if the frame is not what its header promises.
         """
         self.check(peer, header)
         replica = self.get(peer)
@@ -97,9 +103,7 @@ class Replicas:
             )
             if chain_link(previous, header.frame_sha256) != header.chain:
                 raise EnvelopeError(Refusal.DIGEST_MISMATCH, f"{peer}: chain of version {header.version}")
-        if replica and extends and before:
-            before(replica.state)
-        state = self._advance(peer, replica.state if replica and extends else None, header, frame)
+        state = self._advance(peer, replica.state if replica and extends else None, header, frame, before)
         self._held[peer] = Replica(state, header.point, header)
         self._mark(peer, header)
         return self._held[peer]
@@ -108,8 +112,9 @@ class Replicas:
         """Drop a replica, on disk too."""
         self._held.pop(peer, None)
         if self._folder is not None:
-            for path in (self._levels_path(peer), self._mark_path(peer)):
-                path.unlink(missing_ok=True)
+            self._unmark(peer)
+            with suppress(OSError):
+                self._levels_path(peer).unlink()
 
     def flush(self) -> None:
         """Hand memory-mapped levels to the disk."""
@@ -117,57 +122,85 @@ class Replicas:
             if isinstance(replica.state.levels, np.memmap):
                 replica.state.levels.flush()
 
-    def _advance(self, peer: str, state: State | None, header: Header, frame: bytes) -> State:
-        if self._pool is not None and (shared := self._pool.get(header.chain)) is not None:
-            return shared
-        delta = decode(frame, self._manifest)
+    def _advance(
+        self, peer: str, state: State | None, header: Header, frame: bytes, before: Callable[[State], None] | None
+    ) -> State:
         target = State(self._manifest, self._floors) if state is None else state
-        change = target.prepare(delta)
-        if change.digest != header.state:
+        shared = None if self._pool is None else self._pool.get(header.chain)
+        step = shared or target.prepare(decode(frame, self._manifest))
+        if step.digest != header.state:
             raise EnvelopeError(Refusal.DIGEST_MISMATCH, f"{peer}: state of version {header.version}")
-        if state is None and self._folder is not None:
-            target.levels = self._map(peer)
-        elif self._pool is not None:
-            target = target.copy()
+        if state is not None and before:
+            before(state)
+        return step if isinstance(step, State) else self._write(peer, target, step, header, fresh=state is None)
+
+    def _write(self, peer: str, state: State, change: Change, header: Header, *, fresh: bool) -> State:
         self._unmark(peer)
-        target.apply(change)
+        if fresh and self._folder is not None:
+            state.levels = self._map(peer)
+        elif self._pool is not None and not fresh:
+            state = state.copy()  # others may hold it too
+        state.apply(change)
         if self._pool is not None:
-            self._pool[header.chain] = target
-        return target
+            self._pool[header.chain] = state
+        return state
 
     def _map(self, peer: str) -> Levels:
+        """Return zeros in a file, or in memory where the disk has no room: then nothing is kept over a restart."""
         if not self._manifest.length:
             return np.zeros(0, np.int32)
-        return np.memmap(self._levels_path(peer), np.int32, "w+", shape=(self._manifest.length,))
+        path = self._levels_path(peer)
+        try:
+            path.unlink(missing_ok=True)
+            with open(path, "wb") as file:
+                # Pages of a sparse file would kill the process (SIGBUS) once the disk is full.
+                os.posix_fallocate(file.fileno(), 0, 4 * self._manifest.length)
+            return np.memmap(path, np.int32, "r+", shape=(self._manifest.length,))
+        except OSError:
+            with suppress(OSError):
+                path.unlink()
+            return np.zeros(self._manifest.length, np.int32)
 
     def _load(self, peer: str) -> Replica | None:
         try:
             mark = json.loads(self._mark_path(peer).read_text())
             header = Header.decode(bytes.fromhex(mark["header"]))
-            levels: Levels = np.memmap(self._levels_path(peer), np.int32, "r+", shape=(self._manifest.length,))
-        except (OSError, ValueError, KeyError, EnvelopeError):
+            exponents = np.frombuffer(bytes.fromhex(mark["exponents"]), np.int8).copy()
+            levels = self._levels(peer)
+        except (OSError, ValueError, KeyError, TypeError, EnvelopeError):
             return None
-        if header.manifest != self._manifest.digest or header.base != self._base:
+        ours = (peer, self._manifest.digest, self._base)
+        fits = len(exponents) == len(self._manifest.tensors) and len(levels) == self._manifest.length
+        if not fits or (header.sender, header.manifest, header.base) != ours:
             return None
-        state = State(self._manifest, self._floors, levels, np.array(mark["exponents"], np.int8))
+        state = State(self._manifest, self._floors, levels, exponents)
         return Replica(state, header.point, header) if state.digest == header.state else None
 
+    def _levels(self, peer: str) -> Levels:
+        if not self._manifest.length:
+            return np.zeros(0, np.int32)
+        if self._mapped and self._levels_path(peer).stat().st_size == 4 * self._manifest.length:
+            return np.memmap(self._levels_path(peer), np.int32, "r+", shape=(self._manifest.length,))
+        # Beside a running node: read first, verify what was read.
+        return np.fromfile(self._levels_path(peer), np.int32)
+
     def _mark(self, peer: str, header: Header) -> None:
-        if self._folder is None:
+        state = self._held[peer].state
+        if self._folder is None or not (isinstance(state.levels, np.memmap) or not len(state.levels)):
             return
-        exponents = self._held[peer].state.exponents.tolist()
-        text = json.dumps({"header": header.encode().hex(), "exponents": exponents})
+        text = json.dumps({"header": header.encode().hex(), "exponents": state.exponents.tobytes().hex()})
         temporary = self._mark_path(peer).with_suffix(".tmp")
-        temporary.write_text(text)
-        temporary.replace(self._mark_path(peer))
+        with suppress(OSError):  # without a mark the replica is pulled again after a restart
+            temporary.write_text(text)
+            temporary.replace(self._mark_path(peer))
 
     def _unmark(self, peer: str) -> None:
         if self._folder is not None:
-            self._mark_path(peer).unlink(missing_ok=True)
+            with suppress(OSError):  # the digest tells that a mark is of another version
+                self._mark_path(peer).unlink()
 
     def _levels_path(self, peer: str) -> Path:
         return Path(self._folder or "") / f"{peer}.levels"
 
     def _mark_path(self, peer: str) -> Path:
         return Path(self._folder or "") / f"{peer}.mark"
-

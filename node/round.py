@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from ..protocol.errors import DegradedError, FrameError, Refusal
+from ..protocol.errors import DegradedError, DivergedError, FrameError, Refusal
 from ..protocol.messages import Header
 from .correct import Contribution, corrections, distance, edge_seed, edge_weight, measured_gamma
 from .guard import median_round, outliers, too_old
@@ -83,6 +83,9 @@ async def publish(
         node.progress.degraded = str(error)
         node.events.emit("degraded", round=planned.round, reason=str(error))
         return
+    except FrameError as error:
+        # Our own delta: a state beyond 2^30 grid steps has left every reasonable range.
+        raise DivergedError(f"{error}; leave merge.gamma = 'measured', or lower the learning rate") from error
     await node.service.announce(planned.round)
 
 

@@ -72,19 +72,12 @@ class PeerService:
             raise EnvelopeError(Refusal.BASE_MISMATCH, f"{self._me.name} and {theirs.name}")
         self._membership.learn([Member(theirs.name, theirs.address)], first_hand=True)
         self._membership.learn(theirs.members)
-        if self._contradicts(theirs.held):
+        if self._log.contradicts(theirs.held):
             self.contradicted = max(self.contradicted, theirs.held.epoch)
         mine = self._held(theirs.name)
         same = (mine.epoch, mine.version) == (theirs.published.epoch, theirs.published.version)
         if mine.epoch and same and (mine.chain, mine.state) != (theirs.published.chain, theirs.published.state):
             self._peers[theirs.name].skip(Refusal.EQUIVOCATION)
-
-    def _contradicts(self, held: Point) -> bool:
-        """Whether somebody holds a point of our log that our log does not lead to."""
-        if held.epoch == self._log.epoch and held.version < self._log.version:
-            return False
-        mine = self._log.point
-        return held.epoch > 0 and held.epoch >= mine.epoch and held != mine
 
     async def announce(self, round_: int) -> None:
         """Wake the pulls that wait for this round's version; the log already holds it durably."""

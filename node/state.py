@@ -7,6 +7,7 @@ exponent and shifts older levels; the exponent of a tensor is the finest that an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,16 +91,19 @@ class State:
 
     def tensor(self, t: int, device: torch.device) -> Tensor:
         """Return tensor t's values, flat, in float32."""
-        return torch.ldexp(self._part(t, device).double(), _power(self.exponents[t], device)).float()
+        return self._exact(t, device).float()
 
     def minus(self, other: State, t: int, device: torch.device) -> Tensor:
         """Return tensor t of this state minus the other's, flat, in float32; exact before one rounding."""
         mine, theirs = int(self.exponents[t]), int(other.exponents[t])
         if mine == theirs:
             # Both below 2^30: the difference fits int32.
-            return torch.ldexp((self._part(t, device) - other._part(t, device)).float(), _power(mine, device))
-        a = torch.ldexp(self._part(t, device).double(), _power(mine, device))
-        return (a - torch.ldexp(other._part(t, device).double(), _power(theirs, device))).float()
+            return (self._part(t, device) - other._part(t, device)).float() * math.ldexp(1.0, mine)
+        return (self._exact(t, device) - other._exact(t, device)).float()
+
+    def _exact(self, t: int, device: torch.device) -> Tensor:
+        # A product with a power of two is exact on every device; a device's own pow or ldexp need not be.
+        return self._part(t, device).double() * math.ldexp(1.0, int(self.exponents[t]))
 
     def _part(self, t: int, device: torch.device) -> Tensor:
         start = int(self.manifest.starts[t])
@@ -121,7 +125,9 @@ class State:
         if (coarser[counts > 0] > 30).any():
             raise FrameError(Refusal.OVERFLOW, "a level on a grid far above the state's")
         old = self.levels[delta.index].astype(np.int64) << np.repeat(np.minimum(shifts, 31), counts)
-        sums = old + (delta.levels.astype(np.int64) << np.repeat(np.clip(coarser, 0, 30), counts))
+        sums: npt.NDArray[np.int64] = old + (
+            delta.levels.astype(np.int64) << np.repeat(np.clip(coarser, 0, 30), counts)
+        )
         if len(sums) and np.abs(sums).max() > MAX_LEVEL:
             raise FrameError(Refusal.OVERFLOW, "an accumulated level of 2^30 or more")
         return sums.astype(np.int32)
@@ -170,7 +176,3 @@ def _keys(index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return ((z >> np.uint64(33)) | np.uint64(1)).astype(np.int64)
-
-
-def _power(exponent: int | np.int8, device: torch.device) -> Tensor:
-    return torch.tensor(int(exponent), device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +27,7 @@ class Storage(Protocol):
         ...
 
     def remove(self, name: str) -> None:
-        """Forget a name; not an error if there is none."""
+        """Forget a name; not an error if there is none. Raises DegradedError."""
         ...
 
 
@@ -68,7 +69,10 @@ class DiskStorage:
             root.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise DataDirError(f"{root}: cannot be used as a data directory: {error}") from error
+            raise DataDirError(
+                f"{root}: cannot be used as a data directory: {error.strerror or error}; "
+                "make it writable for this user or choose another --data-dir"
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -77,14 +81,17 @@ class DiskStorage:
                 f"{root}: another process uses this data directory; stop it or choose another --data-dir"
             ) from None
         for leftover in root.rglob("*.tmp"):
-            leftover.unlink(missing_ok=True)
+            with suppress(OSError):
+                leftover.unlink()
 
     def write(self, name: str, data: bytes, *, durable: bool = True) -> None:
         """Write a temporary file, fsync it, rename it, fsync the folder. Raises DegradedError."""
         path = self.root / name
         temporary = path.with_name(path.name + ".tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                sync_folder(path.parent.parent)
             with open(temporary, "wb") as file:
                 file.write(data)
                 if durable:
@@ -94,7 +101,8 @@ class DiskStorage:
             if durable:
                 sync_folder(path.parent)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise DegradedError(f"{path}: {error.strerror or error}") from error
 
     def read(self, name: str) -> bytes | None:
@@ -116,8 +124,11 @@ class DiskStorage:
             raise DataDirError(f"{self.root / folder}: {error.strerror or error}") from error
 
     def remove(self, name: str) -> None:
-        """Unlink a file."""
-        (self.root / name).unlink(missing_ok=True)
+        """Unlink a file. Raises DegradedError."""
+        try:
+            (self.root / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise DegradedError(f"{self.root / name}: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Let the lock go."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -122,27 +122,38 @@ class LoopWorkload:
 def reestimate(model: nn.Module, batches: Iterable[Tensor], device: torch.device) -> int:
     """Replace the running statistics of every normalisation layer by the mean over these inputs; return batches used.
 
-    Only normalisation layers are put into training mode, so that nothing else (dropout) changes; counters and
-    momentum are as before.
+    Only normalisation layers are put into training mode, so that nothing else (dropout) changes; modes, counters
+    and momentum are as before.
     """
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not layers:
         return 0
-    momenta, was_training = [m.momentum for m in layers], model.training
+    momenta, modes = [m.momentum for m in layers], [(m, m.training) for m in model.modules()]
     counts = [None if m.num_batches_tracked is None else m.num_batches_tracked.clone() for m in layers]
     model.eval()
+    try:
+        return _forward(model, layers, batches, device)
+    finally:
+        for layer, momentum, count in zip(layers, momenta, counts, strict=True):
+            layer.momentum = momentum
+            if count is not None and layer.num_batches_tracked is not None:
+                layer.num_batches_tracked.copy_(count)
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def _forward(
+    model: nn.Module, layers: Sequence[nn.modules.batchnorm._BatchNorm], batches: Iterable[Tensor], device: torch.device
+) -> int:
+    """Let the layers average over the batches, from the first batch on; return how many there were."""
     used = 0
-    with torch.no_grad():
-        for used, batch in enumerate(batches, 1):  # noqa: B007
-            if used == 1:
-                for layer in layers:
-                    layer.reset_running_stats()
-                    layer.momentum = None
-                    layer.train()
-            model(batch.to(device))
-    for layer, momentum, count in zip(layers, momenta, counts, strict=True):
-        layer.momentum = momentum
-        if count is not None and layer.num_batches_tracked is not None:
-            layer.num_batches_tracked.copy_(count)
-    model.train(was_training)
+    for batch in batches:
+        if not used:
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.momentum = None
+                layer.train()
+        model(batch.to(device))
+        used += 1
     return used

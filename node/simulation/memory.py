@@ -13,25 +13,33 @@ from weakref import WeakValueDictionary
 import torch
 
 from ...protocol.clock import VirtualClock, run_virtual
+from ...protocol.errors import DivergedError
 from ...protocol.memory_transport import MemoryNetwork
 from ..config import SimulationConfig
 from ..events import EventList
+from ..params import live_tensors
 from ..participant import Participant, choose_device
 from ..round import run_round
 from ..state import State
 from ..storage import MemoryStorage
-from ..tasks import Shard, load_task
+from ..tasks import Shard, Task, TrainReport, load_task
 from ..workload import TaskWorkload
+from .nodes import check_ends, node_config, node_name
+from .outcome import NodeFailed, NodeOutcome, Observer, Outcome
 
 OnRound = Callable[[str, int, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a simulation leaves: the nodes as they ended, and every event in the order it happened."""
+    """What is left: the nodes as they ended, every event in the order it happened, and what it cost.
+
+    seconds: real seconds of the whole simulation but for training and evaluation.
+    """
 
     nodes: list[Participant]
     events: list[dict[str, Any]]
+    seconds: float
 
 
 @contextmanager
@@ -45,39 +53,55 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def play_memory(config: SimulationConfig, observer: Observer) -> Outcome:
+    """Run a simulation on the memory network and return what every network returns. Raises NodeFailed."""
+    played = play(config, observer.round)
+    merging = sum(node.progress.exchanges for node in played.nodes)
+    seconds = played.seconds / merging if merging else None
+    return Outcome([_outcome(node, seconds) for node in played.nodes], played.events)
+
+
 def play(config: SimulationConfig, on_round: OnRound | None = None) -> Played:
-    """Run a simulation on the memory network to its end."""
+    """Run a simulation on the memory network to its end. Raises ConfigError and NodeFailed."""
+    check_ends(config)
     with torch_threads(1):
         return run_virtual(_play(config, on_round))
 
 
 async def _play(config: SimulationConfig, on_round: OnRound | None) -> Played:
     play = config.simulation
-    network = MemoryNetwork(
-        latency_s=play.latency_s, rate_bytes_s=play.rate_bytes_s, loss=play.loss, seed=config.seed
-    )
+    network = MemoryNetwork(latency_s=play.latency_s, rate_bytes_s=play.rate_bytes_s, loss=play.loss, seed=config.seed)
     pool: WeakValueDictionary[bytes, State] = WeakValueDictionary()
     events: list[dict[str, Any]] = []
-    nodes = [_participant(config, i, network, pool, events, on_round) for i in range(play.nodes)]
+    work = _Stopwatch()
+    nodes = [_participant(config, i, network, pool, events, on_round, work) for i in range(play.nodes)]
     for node in nodes:
         node.recover()
         await node.open()
     for node in nodes:
         node.membership.learn([other.membership.me for other in nodes], first_hand=True)
-    async with asyncio.TaskGroup() as group:
-        for node in nodes:
-            group.create_task(_rounds(node, play.step_s, network, play.loss_until, play.nodes), name=node.name)
+    started = time.perf_counter()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for node in nodes:
+                group.create_task(_rounds(node, play.step_s, network, play.loss_until, play.nodes), name=node.name)
+    except* NodeFailed as failed:
+        raise failed.exceptions[0] from None
+    seconds = time.perf_counter() - started - work.seconds
     for node in nodes:
         await node.close()
-    return Played(nodes, events)
+    return Played(nodes, events, seconds)
 
 
 async def _rounds(node: Participant, step_s: float, network: MemoryNetwork, loss_until: int, nodes: int) -> None:
-    while not node.last_round:
-        if loss_until and node.round >= loss_until:
-            for other in range(nodes):
-                network.set_link(node.name, node_name(other), loss=0.0)
-        await run_round(node, step_s)
+    try:
+        while not node.last_round:
+            if loss_until and node.round >= loss_until:
+                for other in range(nodes):
+                    network.set_link(node.name, node_name(other), loss=0.0)
+            await run_round(node, step_s)
+    except DivergedError as error:
+        raise NodeFailed(f"{node.name} failed in round {node.round}: {error}") from error
 
 
 class _Watched(EventList):
@@ -88,10 +112,39 @@ class _Watched(EventList):
         self.events = events
         self._on_round = on_round
 
-    def emit(self, event: str, **fields: Any) -> None:
+    def emit(self, event: str, **fields: Any) -> None:  # noqa: ANN401  (as in EventList)
         super().emit(event, **fields)
         if event == "round" and self._on_round is not None:
             self._on_round(self._node, fields["round"], fields)
+
+
+class _Stopwatch:
+    """Adds up the real seconds that all nodes train and evaluate."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
+
+
+class _Timed(TaskWorkload):
+    """A task whose training and evaluation are timed."""
+
+    def __init__(self, task: Task, device: torch.device, work: _Stopwatch) -> None:
+        super().__init__(task, device)
+        self._work = work
+
+    def train(self, steps: int) -> TrainReport:
+        with self._work.running():
+            return super().train(steps)
+
+    def evaluate(self) -> dict[str, float]:
+        with self._work.running():
+            return super().evaluate()
 
 
 def _participant(
@@ -101,6 +154,7 @@ def _participant(
     pool: WeakValueDictionary[bytes, State],
     events: list[dict[str, Any]],
     on_round: OnRound | None,
+    work: _Stopwatch,
 ) -> Participant:
     mine = node_config(config, index)
     device = choose_device(config.simulation.device)
@@ -108,13 +162,25 @@ def _participant(
     task = load_task(mine.task.name, shard, mine.task.arguments)
     return Participant(
         mine,
-        TaskWorkload(task, device),
+        _Timed(task, device, work),
         network.transport(mine.node.name),
         VirtualClock(),
         MemoryStorage(),
         _Watched(mine.node.name, events, on_round),
         device=device,
         pool=pool,
+    )
+
+
+def _outcome(node: Participant, seconds: float | None) -> NodeOutcome:
+    return NodeOutcome(
+        name=node.name,
+        finished_rounds=node.round,
+        metrics=node.progress.metrics,
+        bytes_out=node.peers.bytes_out,
+        links={name: record.bytes_out for name, record in sorted(node.peers.items())},
+        seconds_per_round=seconds,
+        weights=live_tensors(node.workload.model),
     )
 
 

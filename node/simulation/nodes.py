@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from ...protocol.errors import ConfigError
 from ..config import NodeConfig, SimulationConfig, ThisNode
@@ -23,11 +22,11 @@ def node_names(config: SimulationConfig) -> list[str]:
     return [node_name(i) for i in range(config.simulation.nodes)]
 
 
-def node_config(config: SimulationConfig, index: int, **this: Any) -> NodeConfig:
+def node_config(config: SimulationConfig, index: int, **this: object) -> NodeConfig:
     """Return one node's configuration within a simulation; `this` are fields of its [node] table."""
     shared = config.model_dump(exclude={"simulation"})
     shared["task"] |= {"index": index, "count": config.simulation.nodes}
-    node = ThisNode(name=node_name(index), start_noise=config.simulation.start_noise, **this)
+    node = ThisNode.model_validate({"name": node_name(index), "start_noise": config.simulation.start_noise} | this)
     return NodeConfig.model_validate(shared | {"node": node.model_dump()})
 
 

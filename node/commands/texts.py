@@ -1,0 +1,58 @@
+"""What `--help` says of the groups, and the examples below every help page."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+
+
+def examples(*lines: str) -> str:
+    """Lay out command lines so that rich keeps one line each."""
+    return "\n\n".join(["[bold]Examples[/bold]", *(f"$ {escape(line)}" for line in lines)])
+
+
+DESCRIPTIONS: dict[str, str] = {
+    "": "Train one model on many machines and merge it with the neighbours, without a parameter server.\n\n"
+    "Every node trains on its own data, publishes what changed in its weights as a small sparse delta, and moves "
+    "towards what its neighbours published. Exit codes: 0 done, 1 bug, 2 configuration or usage, 3 data directory, "
+    "4 peer or network, 5 the run failed, 130 interrupted.",
+    "node": "Run a node on this machine, or write its configuration file.",
+    "config": "Work with configuration files.",
+}
+
+EXAMPLES: dict[str, str] = {
+    "": examples(
+        "peermerge node start --name a --listen 127.0.0.1:50051",
+        "peermerge node start --name b --peer 127.0.0.1:50051 --data-dir b-data",
+        "peermerge status 127.0.0.1:50051 --watch",
+    ),
+    "node": examples("peermerge node init", "peermerge node start --config node.toml"),
+    "node start": examples(
+        "peermerge node start --config node.toml",
+        "peermerge node start --task digits --set publish.density=0.01",
+        "peermerge node start --task train:task --task-arg width=64",
+        "peermerge node start --config node.toml --listen 0.0.0.0:50051 --insecure",
+    ),
+    "node init": examples("peermerge node init", "peermerge node init b.toml --force"),
+    "config": examples("peermerge config check node.toml"),
+    "config check": examples("peermerge config check node.toml"),
+    "status": examples(
+        "peermerge status 127.0.0.1:50051",
+        "peermerge status 127.0.0.1:50051 --watch",
+        "peermerge status 127.0.0.1:50051 --json | jq .metrics",
+    ),
+    "control": examples(
+        "peermerge control 127.0.0.1:50051 pause",
+        "peermerge control 127.0.0.1:50051 leave",
+    ),
+    "export": examples(
+        "peermerge export peermerge-data -o model.safetensors",
+        "peermerge export peermerge-data -o mean.safetensors --mean",
+    ),
+    "simulate": examples("peermerge simulate simulation.toml"),
+    "plan": examples(
+        "peermerge plan node.toml",
+        "peermerge plan node.toml --nodes 64 --set publish.density=0.01",
+        "peermerge plan node.toml --parameters 7_000_000_000 --json",
+    ),
+    "doctor": examples("peermerge doctor", "peermerge doctor --json | jq '.[] | select(.level != \"ok\")'"),
+}

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+
+import pytest
+from rich.console import Console
+
+from peermerge.node.commands import status as module
+from peermerge.node.commands.screen import screen
+from peermerge.protocol import wire_pb2 as wire
+
+from .command_line import REPLY, FakeControl, FakeStatus, Outcome, fake_node, run
+
+
+async def ask(*options: str) -> Outcome:
+    async with fake_node(Status=FakeStatus()) as address:
+        return await asyncio.to_thread(run, "status", address, *options)
+
+
+def drawn(reply: wire.StatusReply) -> str:
+    console = Console(width=160, color_system=None)
+    with console.capture() as capture:
+        console.print(screen(reply))
+    return capture.get()
+
+
+async def test_status_shows_the_node_its_metrics_and_its_peers() -> None:
+    done = await ask()
+    assert (done.code, done.err) == (0, "")
+    for part in (
+        "round 7 of 30",
+        "gathering",
+        "version 1.7",
+        "accuracy 0.875",
+        "25,874 parameters, 43.8 x",
+        "1.23 MB",
+        "1.6",
+    ):
+        assert part in done.out
+
+
+async def test_every_reason_for_leaving_a_peer_out_is_shown() -> None:
+    done = await ask()
+    assert "b left out 2 x: NORM_OUTLIER 2 x; last error: DEADLINE" in done.out
+    assert "warning: DIVERGENCE" in done.out
+
+
+async def test_text_from_the_wire_cannot_move_the_cursor() -> None:
+    assert "\x1b" not in (await ask()).out
+
+
+async def test_json_has_the_names_of_the_protocol() -> None:
+    reply = json.loads((await ask("--json")).out)
+    assert reply["peers"][0]["skipped_reasons"] == {"NORM_OUTLIER": "2"}
+    assert reply["gamma"] == 0.0, "defaults are printed too"
+
+
+async def test_a_watch_prints_one_json_object_a_line() -> None:
+    done = await ask("--watch", "--json")
+    assert [json.loads(line)["round"] for line in done.out.splitlines()] == ["7", "8"]
+
+
+async def test_a_watch_draws_the_latest_status() -> None:
+    done = await ask("--watch")
+    assert done.code == 0
+    assert "round 8 of 30" in done.out
+
+
+def test_a_watch_ends_well_on_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_watch", interrupted)
+    assert run("status", "127.0.0.1:1", "--watch") == Outcome(0, "", "")
+
+
+def test_a_node_that_is_not_there_gives_one_sentence_with_address_and_cure() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        done = run("status", address)
+    assert done.code == 4
+    assert done.err.startswith(f"error: {address} cannot be reached: check the address")
+    assert done.err.count("\n") == 1
+
+
+async def test_a_stranger_that_speaks_grpc_is_told_from_a_node() -> None:
+    async with fake_node(Control=FakeControl()) as address:
+        done = await asyncio.to_thread(run, "status", address)
+    assert done.code == 4
+    assert "is no Peermerge node" in done.err
+
+
+async def test_a_node_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(FakeStatus):
+        async def get(self, _request: wire.StatusRequest, _context: object) -> wire.StatusReply:
+            await asyncio.Event().wait()
+            return REPLY
+
+    monkeypatch.setattr(module, "STATUS_S", 0.2)
+    async with fake_node(Status=Hanging()) as address:
+        done = await asyncio.to_thread(run, "status", address)
+    assert done.code == 4
+    assert "did not answer in time" in done.err
+
+
+def test_a_malformed_address_is_a_usage_error() -> None:
+    assert run("status", "somewhere").code == 2
+
+
+def test_an_empty_reply_can_be_drawn() -> None:
+    assert "none yet" in drawn(wire.StatusReply())

@@ -12,15 +12,17 @@ loop and the merge never touch the model at the same time.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import torch
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from torch import Tensor, nn
 
 from ..protocol.errors import ConfigError
@@ -59,16 +61,24 @@ class Node:
         folder is used and nothing outlives the process. Raises ConfigError.
         """
         self._config = _configure(config, peers, name, listen, data_dir, settings or {})
+        if config is None and data_dir is None and "node.data_dir" not in (settings or {}):
+            folder = tempfile.mkdtemp(prefix="peermerge-")
+            self._config = _configure(self._config, (), None, None, folder, {})
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         check_exposure(self._config)
         self._workload = LoopWorkload(model, optimizer, evaluate, calibration)
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._steps = 0
         self._daemon: Daemon | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="peermerge", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        """Open the door and meet the peers."""
+        """Open the door and meet the peers. Raises ConfigError the second time, and what else prevents it."""
+        if self._loop is not None:
+            raise ConfigError("a Node is entered once: make another one with the same data_dir to go on")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="peermerge", daemon=True)
         self._thread.start()
         try:
             self._run(self._begin())
@@ -112,14 +122,14 @@ class Node:
         return True
 
     def status(self) -> dict[str, Any]:
-        """Return the status as plain data, as `peermerge status --json` prints it."""
+        """Return the status as plain data: the fields of `StatusReply` in wire.proto by name."""
         if self._daemon is None:
             raise ConfigError("use `with Node(...) as node:` first")
-        return MessageToDict(self._daemon.status.reply(), preserving_proto_field_name=True)
+        return _plain(self._daemon.status.reply())
 
     def close(self) -> None:
         """Save and close; called by `with`."""
-        if not self._thread.is_alive():
+        if self._loop is None or self._thread is None or not self._thread.is_alive():
             return
         if self._daemon is not None:
             self._run(self._daemon.end())
@@ -139,6 +149,9 @@ class Node:
         await self._daemon.begin(self._device)
 
     def _run(self, job: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            job.close()
+            raise ConfigError("use `with Node(...) as node:` first")
         return asyncio.run_coroutine_threadsafe(job, self._loop).result()
 
 
@@ -155,11 +168,18 @@ def _configure(
     over |= {key: value for key, value in given.items() if value is not None}
     if peers:
         over["membership.peers"] = list(peers)
-    if config is None and "node.data_dir" not in over:
-        over["node.data_dir"] = tempfile.mkdtemp(prefix="peermerge-")
     if not isinstance(config, NodeConfig):
         return load(NodeConfig, Path(config) if config else None, over)
     data = config.model_dump(exclude_unset=True)
     for key, value in over.items():
         put(data, key, value)
     return parse(NodeConfig, data, "Node(...)")
+
+
+def _plain(value: Any) -> Any:
+    """Turn a message into dicts, lists and numbers. protobuf's own JSON form writes 64-bit integers as strings."""
+    if isinstance(value, Message):
+        return {field.name: _plain(getattr(value, field.name)) for field in value.DESCRIPTOR.fields}
+    if isinstance(value, str | bytes | int | float):
+        return value
+    return dict(value) if isinstance(value, Mapping) else [_plain(each) for each in value]

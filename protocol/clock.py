@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -44,8 +45,8 @@ class RealClock:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="peermerge-work")
 
     def now(self) -> float:
-        """Seconds on the loop's monotonic clock."""
-        return asyncio.get_running_loop().time()
+        """Seconds on the monotonic clock that asyncio's loops use too; any thread may ask."""
+        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep on the event loop."""

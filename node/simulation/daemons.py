@@ -116,7 +116,8 @@ class Child:
         status, log = self.process.returncode, self.folder / "node.log"
         lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
         how = f"ended by signal {-status}" if status is not None and status < 0 else f"exit status {status}"
-        return "\n".join([f"{how}; the last lines of {log}:", *(f"    {line}" for line in lines)])
+        heading = f"{how}; the last lines of {log}:" if lines else f"{how}; {log} is empty"
+        return "\n".join([heading, *(f"    {line}" for line in lines)])
 
 
 async def spawn(config: NodeConfig) -> Child:

@@ -71,13 +71,14 @@ def _check_alive(children: list[Child]) -> None:
 def _outcome(child: Child, judge: Judge) -> NodeOutcome:
     result = child.result()
     finished = int(result.get("finished_rounds", 0)) or sum(e["event"] == "round" for e in child.events)
+    last = max((int(e["bytes_out"]) for e in child.events if e["event"] == "round"), default=0)
     rounds = int(result.get("exchange_rounds", 0))
     done = finished >= child.config.schedule.rounds
     return NodeOutcome(
         name=child.name,
         finished_rounds=finished,
         metrics=result.get("metrics", {}),
-        bytes_out=int(result.get("bytes_out", 0)),
+        bytes_out=int(result.get("bytes_out", last)),
         links=result.get("links", {}),
         seconds_per_round=result["exchange_s"] / rounds if rounds else None,
         weights=_weights(child, judge, result),

@@ -16,7 +16,10 @@ from .outcome import NodeOutcome, Outcome
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One simulation and its baselines in figures; what was not measured is None."""
+    """One simulation and its baselines in figures; what was not measured is None.
+
+    Means are over the nodes that left weights: all, unless one died.
+    """
 
     software: str
     seed: int
@@ -67,6 +70,7 @@ class Summary:
 def summarise(config: SimulationConfig, outcome: Outcome, judge: Judge, baselines: Mapping[str, Figures]) -> Summary:
     """Work out all figures; at least one node must have left weights."""
     ours = figures(outcome, judge)
+    left = [node for node in outcome.nodes if node.weights]
     metric = headline(ours.mean_model)
     alone, dense, central = (baselines.get(name) for name in ("alone", "dense", "central"))
     return Summary(
@@ -88,9 +92,9 @@ def summarise(config: SimulationConfig, outcome: Outcome, judge: Judge, baseline
         accuracy_central=central.mean_model.get("accuracy") if central else None,
         bytes_sent_per_node=ours.bytes_sent_per_node,
         bytes_sent={node.name: node.bytes_out for node in outcome.nodes},
-        models_per_node_neighbour_round=models_sent(outcome.nodes, meetings(config), judge.parameters),
-        seconds_per_round_beyond_training=_seconds(outcome.nodes),
-        consensus_distance=consensus_distance([n.weights for n in outcome.nodes if n.weights], judge.exchanged),
+        models_per_node_neighbour_round=models_sent(left, meetings(config), judge.parameters),
+        seconds_per_round_beyond_training=_seconds(left),
+        consensus_distance=consensus_distance([node.weights for node in left], judge.exchanged),
         metrics={name: asdict(each) for name, each in {"merged": ours, **baselines}.items()},
         config=config.model_dump(mode="json"),
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 from peermerge.node.config import SimulationConfig
@@ -27,7 +30,9 @@ def test_nodes_that_agree_are_at_distance_zero() -> None:
 
 def test_a_judge_measures_what_it_is_given_and_counts_what_is_exchanged() -> None:
     judge = Judge(SimulationConfig())
-    zeros = judge.measure({name: torch.zeros(()).expand(1) for name in ()})
-    assert 0 <= zeros["accuracy"] <= 0.5
+    untrained = judge.measure({})
+    assert untrained["accuracy"] < 0.5
+    constant = judge.measure({name: torch.zeros(()) for name in judge.names})
+    assert constant["loss"] == pytest.approx(math.log(10))
     assert judge.parameters == 25_874
     assert set(judge.exchanged) == set(judge.names)

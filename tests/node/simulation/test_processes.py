@@ -22,7 +22,6 @@ TINY = {
 }
 
 
-@pytest.mark.slow
 def test_two_daemons_finish_and_are_measured(tmp_path: Path) -> None:
     done = simulate(load(SimulationConfig, None, TINY), tmp_path, Unobserved())
     assert done.failures == []

@@ -38,7 +38,8 @@ class Checkpoint:
     state: dict[str, Any]
     """The task's state: nested dicts and lists of tensors and JSON scalars."""
     ledger: dict[str, Any]
-    omega: float
+    pace: dict[str, float]
+    """Smoothed figures by which gamma is measured."""
 
 
 def save(storage: Storage, checkpoint: Checkpoint) -> None:
@@ -53,7 +54,7 @@ def save(storage: Storage, checkpoint: Checkpoint) -> None:
         "version": checkpoint.version,
         "state": flatten(checkpoint.state, tensors),
         "ledger": checkpoint.ledger,
-        "omega": checkpoint.omega,
+        "pace": checkpoint.pace,
     }
     data = save_bytes(tensors, {"peermerge": json.dumps(meta)})
     name = f"checkpoints/{checkpoint.round:09d}.safetensors"
@@ -125,7 +126,7 @@ def _read(data: bytes) -> Checkpoint:
             tau=tensors["tau"],
             state=unflatten(meta["state"], tensors),
             ledger=meta["ledger"],
-            omega=meta["omega"],
+            pace=meta["pace"],
         )
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataDirError(f"not a checkpoint: {error}") from error

@@ -88,3 +88,7 @@ def main() -> None:
 def _trace(error: Exception) -> None:
     if os.environ.get(DEBUG, "0") not in ("", "0"):
         traceback.print_exception(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -38,16 +38,21 @@ class TaskConfig(Section):
     arguments: dict[str, Any] = {}
     """Handed to the factory."""
     index: Annotated[int, Field(ge=0)] = 0
+    """Which shard of the data this node holds, counted from 0."""
     count: Annotated[int, Field(ge=1)] = 1
-    """Which of how many shards of the data this node holds; 0 of 1 is all of it."""
+    """Into how many shards the data is split; 1: this node holds all of it."""
 
 
 class TopologyConfig(Section):
     """Who is whose neighbour."""
 
     name: str = "complete"
+    """ring, complete, star, torus, exponential, one-peer-exponential, random-regular, erdos-renyi,
+    random-neighbour or edges."""
     parameters: dict[str, Any] = {}
+    """The topology's own, such as degree or seed."""
     weights: Literal["metropolis", "uniform"] = "metropolis"
+    """How mixing weights follow from degrees; both are symmetric and doubly stochastic."""
 
 
 class ScheduleConfig(Section):
@@ -58,6 +63,7 @@ class ScheduleConfig(Section):
     local_steps: Annotated[int, Field(ge=0)] = 10
     """Training steps between two rounds."""
     merge: Literal["every", "none", "final"] = "every"
+    """In every `every`-th round, never, or in the last round only."""
     every: Annotated[int, Field(ge=1)] = 1
     """Merge in every so many rounds."""
     final: Literal["none", "all"] = "none"
@@ -78,6 +84,7 @@ class PublishConfig(Section):
     selection: Literal["global", "tensor"] = "global"
     """Rank entries over the whole model, or within each tensor."""
     sparsifier: Literal["magnitude", "random"] = "magnitude"
+    """Which entries go first: the largest changes, or any."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
@@ -91,7 +98,9 @@ class MergeConfig(Section):
     """How neighbours' states become a correction."""
 
     method: str = "weighted-mean"
+    """weighted-mean, task-arithmetic, ties, dare-linear or dare-ties."""
     parameters: dict[str, Any] = {}
+    """The method's own, such as density or scale."""
     reference: Literal["own", "base"] = "own"
     """Merge relative to oneself (rounds) or to the base (one-shot and final merges)."""
     gamma: Literal["measured"] | Share = "measured"
@@ -106,12 +115,15 @@ class RoundConfig(Section):
     """How long a round waits for whom."""
 
     mode: Literal["sync", "async"] = "sync"
+    """Wait for the neighbours' versions of the round, or merge what is there."""
     quorum: Share = 1.0
     """Share of the neighbours that closes the wait early."""
     floor_s: Seconds = 2.0
+    """The adaptive deadline is never shorter."""
     ceiling_s: Seconds = 60.0
-    """The adaptive deadline, median + deviations * MAD of recent arrivals, stays between these."""
+    """The adaptive deadline is never longer."""
     deviations: Annotated[float, Field(gt=0)] = 6.0
+    """Deadline = median of recent arrivals + this many median absolute deviations."""
     staleness: Annotated[int, Field(ge=0)] = 2
     """Rounds that a state may lie behind ours and still be merged in async mode; further behind, a node jumps."""
     evaluate_every: Annotated[int, Field(ge=0)] = 1
@@ -142,8 +154,11 @@ class RunConfig(Section):
     """What all nodes of a run share."""
 
     network: Name = "peermerge"
+    """Nodes of different networks refuse each other."""
     run: Name = "run"
+    """Nodes of different runs refuse each other too."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Seeds data split, initial model and random draws; equal on all nodes."""
     include: tuple[str, ...] = ()
     """Only tensors whose names match one of these patterns take part (empty: all that train)."""
     exclude: tuple[str, ...] = ()
@@ -162,11 +177,15 @@ class ThisNode(Section):
     """What is one machine's own."""
 
     name: Name = "node"
+    """Unique in the run; identifies the node over restarts."""
     listen: str = "127.0.0.1:0"
+    """HOST:PORT to serve peers on; port 0 takes any free one."""
     advertise: str | None = None
     """What peers dial, where it differs from `listen` (containers, NAT)."""
     data_dir: str = "peermerge-data"
+    """Where log, replicas and checkpoints are kept; one process at a time."""
     device: str = "auto"
+    """auto, cpu, or cuda:0 and the like."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Torch threads; 0 leaves torch's choice."""
     base: str | None = None

@@ -23,15 +23,20 @@ from .state import State
 DENSE_STEP = 0.7
 """In dense graphs many compressed corrections add up at once: they are damped by this."""
 LOSSLESS = 0.999
+HEADROOM = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """A neighbour's state, its weight in the merge (gamma included) and what seeds its random draws."""
+    """A neighbour's state, its weight in the merge, the steps of its edge, and what seeds its random draws."""
 
     peer: str
     state: State
     weight: float
+    gamma: float = 1.0
+    """Step for entries at rest."""
+    fresh: float = 1.0
+    """Step for entries that either side's newest frame brought, and for tensors sent in full."""
     seed: int = 0
 
 
@@ -45,23 +50,36 @@ def measured_gamma(mine: float, theirs: float, *, dense: bool) -> float:
     return omega * DENSE_STEP if dense and omega < LOSSLESS else omega
 
 
+def measured_fresh(drift: float, push: float) -> float:
+    """Return a node's step for fresh entries: corrections may be HEADROOM times what training moves, up to 1.
+
+    Fresh entries are known to within the threshold of selection, so a full step is right for them while training
+    moves the nodes apart. Where corrections outgrow that they feed on themselves (in dense graphs, without
+    training), and the step falls back to the one for entries at rest.
+    """
+    if not drift:
+        return 0.0
+    return min(1.0, HEADROOM * drift / push) if push else 1.0
+
+
 def edge_seed(one: str, other: str, round_: int) -> int:
     """Return a seed both ends of an edge know: equal draws keep the mean of what the two exchange."""
     data = "\n".join([*sorted((one, other)), str(round_)]).encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=7).digest(), "little")
 
 
-def edge_weight(mine: float, theirs: float, gamma: float) -> float:
-    """Return the weight both ends use: the smaller offer times gamma, in the wire's float32."""
-    return float(np.float32(min(np.float32(mine), np.float32(theirs)) * np.float32(gamma)))
+def wire_float(value: float) -> float:
+    """Round to the wire's float32: both ends of an edge must use the same numbers."""
+    return float(np.float32(value))
 
 
 def corrections(
     method: MergeMethod, own: State, others: Sequence[Contribution], reference: Reference, device: torch.device
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield for every tensor its place in the flat vector and the correction to add there.
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield for every tensor its number and the correction to add to it, flat.
 
-    Weights of `others` already hold gamma; own keeps the rest. Contributors are taken in the order of names.
+    Own keeps the weight that `others` leave. Contributors are taken in the order of names. Relative to oneself
+    every difference is scaled by the steps of its edge; relative to the base the caller scales the result.
     """
     ordered = sorted(others, key=lambda c: c.peer)
     if not ordered:
@@ -70,10 +88,10 @@ def corrections(
     seeds = [c.seed for c in ordered]
     if method.scope == "global":
         yield from _whole(method, own, ordered, reference, device, seeds)
-    for t, (spec, place) in enumerate(own.manifest.slices()):
+    for t, spec in enumerate(own.manifest.tensors):
         if spec.full or method.scope == "tensor":
             rule = mean if spec.full else method
-            yield place, _merge(rule, own, ordered, reference if rule is method else "own", device, [t], seeds)
+            yield t, _merge(rule, own, ordered, reference if rule is method else "own", device, [t], seeds)
 
 
 def distance(own: State, other: State, device: torch.device) -> float:
@@ -91,14 +109,11 @@ def _whole(
     reference: Reference,
     device: torch.device,
     seeds: Sequence[int],
-) -> Iterator[tuple[slice, Tensor]]:
-    sparse = [(t, place) for t, (spec, place) in enumerate(own.manifest.slices()) if not spec.full]
-    merged = _merge(method, own, others, reference, device, [t for t, _ in sparse], seeds)
-    at = 0
-    for _, place in sparse:
-        size = place.stop - place.start
-        yield place, merged[at : at + size]
-        at += size
+) -> Iterator[tuple[int, Tensor]]:
+    sparse = [t for t, spec in enumerate(own.manifest.tensors) if not spec.full]
+    merged = _merge(method, own, others, reference, device, sparse, seeds)
+    sizes = [own.manifest.tensors[t].size for t in sparse]
+    yield from zip(sparse, torch.split(merged, sizes), strict=True)
 
 
 def _merge(
@@ -114,12 +129,24 @@ def _merge(
     draws = [_seed(s, tensors[0] if tensors else 0) for s in seeds]
     weights = [c.weight for c in others]
     if reference == "own":
-        deltas = [_cat([c.state.minus(own, t, device) for t in tensors]) for c in others]
+        deltas = [_cat([_stepped(own, c, t, device) for t in tensors]) for c in others]
         return method.merge(deltas, weights, reference="own", seeds=draws)
     mine = _cat([own.tensor(t, device) for t in tensors])
     deltas = [mine, *(_cat([c.state.tensor(t, device) for t in tensors]) for c in others)]
     merged = method.merge(deltas, [1 - sum(weights), *weights], reference="base", seeds=[_seed(0, 0), *draws])
     return merged - mine
+
+
+def _stepped(own: State, other: Contribution, t: int, device: torch.device) -> Tensor:
+    """Return tensor t of (theirs - own), scaled by the edge's steps; the mirror image of what the other end has."""
+    difference = other.state.minus(own, t, device)
+    if own.manifest.tensors[t].full or other.gamma == other.fresh:
+        return difference.mul_(other.fresh)
+    scaled = difference * other.gamma
+    for state in (own, other.state):
+        index = state.fresh_in(t, device)
+        scaled[index] = difference[index] * other.fresh
+    return scaled
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +52,11 @@ def start(config: NodeConfig, mode: Mode = "auto") -> int:
 async def _main(config: NodeConfig, mode: Mode) -> int:
     device = choose_device(config.node.device)
     shard = Shard(config.task.index, config.task.count, config.seed)
-    daemon = Daemon(config, lambda: TaskWorkload(load_task(config.task.name, shard, config.task.arguments), device), mode)
+
+    def workload() -> Workload:
+        return TaskWorkload(load_task(config.task.name, shard, config.task.arguments), device)
+
+    daemon = Daemon(config, workload, mode)
     _on_signals(daemon.controls)
     try:
         await daemon.begin(device)
@@ -64,7 +69,7 @@ async def _main(config: NodeConfig, mode: Mode) -> int:
 class Daemon:
     """One participant with its data directory, services and background tasks."""
 
-    def __init__(self, config: NodeConfig, workload: Any, mode: Mode = "auto") -> None:
+    def __init__(self, config: NodeConfig, workload: Callable[[], Workload], mode: Mode = "auto") -> None:
         self.config = config
         self.controls = Controls()
         self.clock: Clock = RealClock()
@@ -127,6 +132,7 @@ class Daemon:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         node = self.node
         if node is not None and hasattr(node, "gather"):
+            self.status.stopped = True
             await self._save(node)
             await node.close()
         if self._page is not None:
@@ -168,7 +174,7 @@ class Daemon:
         while any(node.peers[p].served != head for p in partners) and self.clock.now() < end:
             await self.clock.sleep(POLL_S)
 
-    async def _until_stop(self, main: Any, *background: asyncio.Task[None]) -> None:
+    async def _until_stop(self, main: Awaitable[None], *background: asyncio.Task[None]) -> None:
         """Await `main`; end it early at a stop; raise if it or a background task fails."""
         work = asyncio.ensure_future(main)
         stop = asyncio.create_task(self.controls.stop.wait(), name="stop")
@@ -205,9 +211,10 @@ class Daemon:
             "exchange_s": node.progress.exchange_s,
             "exchange_rounds": node.progress.exchanges,
             "consensus": node.progress.consensus,
-            "omega": node.omega,
+            "omega": node.omega.value,
             "residue": node.progress.residue,
             "unpaid_weight": node.progress.unpaid_weight,
+            "links": {name: record.bytes_out for name, record in sorted(node.peers.items())},
             "skipped": {name: dict(record.skipped) for name, record in sorted(node.peers.items())},
             "warnings": self.status.all_warnings(),
         }

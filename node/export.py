@@ -52,7 +52,7 @@ def export(data_dir: Path, out: Path, *, mean: bool = False) -> dict[str, object
     return {"file": str(out), "round": round_, "contributors": contributors, "parameters": params.manifest.parameters}
 
 
-def _json(path: Path) -> Any:  # noqa: ANN401  (checked by whoever asked)
+def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -191,4 +191,3 @@ class Gather:
         if header.frame_bytes > max_frame_bytes(manifest.length, len(manifest.tensors)):
             raise EnvelopeError(Refusal.OVERSIZE, f"a frame of {header.frame_bytes} bytes")
         return header
-

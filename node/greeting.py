@@ -83,4 +83,3 @@ def _give_up(refused: dict[str, PeerError], peers: set[str]) -> None:
     if peers and peers <= reasons.keys():
         address, error = next(iter(sorted(reasons.items())))
         raise ConfigError(f"{address} refuses this node: {error}; {MISMATCHES[error.refusal]}")
-

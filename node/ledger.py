@@ -1,4 +1,4 @@
-"""Who merged whom with which weight, so that a merge one side missed is paid back by it later.
+"""Who merged whom at which version, so that a merge one side missed is paid back by it later.
 
 If i moves by w (P_j - P_i) and j by w (P_i - P_j), the network's mean stays. When a message is lost only
 one of them moves. The next header of the one that did says so, and the other then applies its half with
@@ -7,11 +7,11 @@ the very same states: replicas hold P_i at that version, the log can go back to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..protocol.messages import Edge, Header
+from ..protocol.messages import Edge, Header, Merged
 
 KEEP = 64
 """Own versions whose merges are remembered."""
@@ -19,48 +19,47 @@ KEEP = 64
 
 @dataclass
 class Ledger:
-    """For each of our versions: the weights with which we merged others while we were at it."""
+    """For each of our versions: whom we merged, or refused to merge, while we were at it."""
 
-    history: dict[int, dict[str, float]] = field(default_factory=dict)
     epoch: int = 1
     version: int = 0
-    """Our newest version at which a merge was noted."""
-    last: dict[str, tuple[int, int, float]] = field(default_factory=dict)
-    """What the last merge used: peer -> (epoch, version, weight). Goes into the next header."""
+    """Our newest version that was closed."""
+    settled: dict[int, set[str]] = field(default_factory=dict)
+    last: dict[str, Merged] = field(default_factory=dict)
+    """What the last merge used. Goes into the next header."""
 
-    def merged(self, epoch: int, version: int, used: Mapping[str, tuple[int, int, float]]) -> None:
+    def merged(self, epoch: int, version: int, used: Mapping[str, Merged]) -> None:
         """Note a merge made while our own state was at (epoch, version)."""
-        row = self._row(epoch, version)
-        for peer, (_, _, weight) in used.items():
-            row[peer] = max(weight, row.get(peer, 0.0))
+        self.close(epoch, version, used)
         self.last = dict(used)
 
-    def settle(self, me: str, header: Header) -> tuple[int, float] | None:
-        """Return (our version, weight) that we owe the sender of this header, and mark it as paid.
+    def close(self, epoch: int, version: int, peers: Iterable[str]) -> None:
+        """Owe these peers nothing for a version of ours: we merged them, or chose not to."""
+        if epoch != self.epoch:
+            self.settled.clear()
+        self.epoch, self.version = epoch, version
+        self.settled.setdefault(version, set()).update(peers)
+        for far in [v for v in self.settled if abs(v - version) >= KEEP]:
+            del self.settled[far]
 
-        Nothing is owed for a version that is no longer remembered: it may have been paid.
+    def settle(self, me: str, header: Header) -> Merged | None:
+        """Return how the sender of this header merged us while we missed it, once; None if nothing is owed.
+
+        `version` is ours: the one that it merged. Nothing is owed for versions that are not remembered: they may
+        have been paid, and a header that names others must not make us forget or remember anything.
         """
-        edge = next((e for e in header.edges if e.peer == me), None)
-        if edge is None or not edge.merged_weight or edge.merged_epoch != self.epoch:
+        merged = next((e.merged for e in header.edges if e.peer == me), None)
+        if merged is None or merged.epoch != self.epoch or header.sender in self.settled.get(merged.version, ()):
             return None
-        if abs(edge.merged_version - self.version) >= KEEP:
+        if abs(merged.version - self.version) >= KEEP:
             return None
-        row = self.history.setdefault(edge.merged_version, {})
-        owed = edge.merged_weight - row.get(header.sender, 0.0)
-        if owed <= 1e-7:
-            return None
-        row[header.sender] = edge.merged_weight
-        return edge.merged_version, owed
-
-    def refuse(self, epoch: int, version: int, peer: str) -> None:
-        """Note that we chose not to merge a peer: what it merged of us is not owed back."""
-        self._row(epoch, version)[peer] = 1.0
+        self.settled.setdefault(merged.version, set()).add(header.sender)
+        return merged
 
     def edges(self, offers: Mapping[str, float]) -> tuple[Edge, ...]:
         """Return the header's edges: the weights offered this round, and what was merged last."""
         return tuple(
-            Edge(peer, offers.get(peer, 0.0), *self.last.get(peer, (0, 0, 0.0)))
-            for peer in sorted(offers.keys() | self.last.keys())
+            Edge(peer, offers.get(peer, 0.0), self.last.get(peer)) for peer in sorted(offers.keys() | self.last.keys())
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -68,25 +67,16 @@ class Ledger:
         return {
             "epoch": self.epoch,
             "version": self.version,
-            "history": {str(v): row for v, row in self.history.items()},
-            "last": {peer: list(row) for peer, row in self.last.items()},
+            "settled": {str(v): sorted(peers) for v, peers in self.settled.items()},
+            "last": {peer: asdict(merged) for peer, merged in self.last.items()},
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Ledger:
         """Read what `to_json` wrote."""
         return cls(
-            history={int(v): dict(row) for v, row in data["history"].items()},
             epoch=int(data["epoch"]),
             version=int(data["version"]),
-            last={peer: (int(a), int(b), float(c)) for peer, (a, b, c) in data["last"].items()},
+            settled={int(v): set(peers) for v, peers in data["settled"].items()},
+            last={peer: Merged(**merged) for peer, merged in data["last"].items()},
         )
-
-    def _row(self, epoch: int, version: int) -> dict[str, float]:
-        """Return what is noted of one of our versions; a new epoch starts afresh, old versions are forgotten."""
-        if epoch != self.epoch:
-            self.history.clear()
-        self.epoch, self.version = epoch, version
-        for far in [v for v in self.history if abs(v - version) >= KEEP]:
-            del self.history[far]
-        return self.history.setdefault(version, {})

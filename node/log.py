@@ -1,6 +1,6 @@
 """The published state as a log of integer deltas: append, tail, snapshot, digest chain; durable.
 
-A file per version holds envelope and frame exactly as peers receive them:
+A file per version holds envelope and frame exactly as peers receive them, behind the envelope's SHA-256:
 
     log/EEEEEEEE-VVVVVVVVVVVV.delta      version V from V - 1
     log/EEEEEEEE-VVVVVVVVVVVV.snapshot   version V from the base
@@ -20,10 +20,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from ..protocol.codec import decode, encode
 from ..protocol.delta import Delta
 from ..protocol.errors import DataDirError, DegradedError, EnvelopeError, PeerError, Refusal
-from ..protocol.messages import Envelope, Header, Point
+from ..protocol.messages import DIGEST, Envelope, Header, Point
 from .log_index import Index, file_name
 from .state import State
 from .storage import Storage
@@ -45,13 +48,17 @@ class Entry:
 
     def pack(self) -> bytes:
         """Return the file's content."""
-        return _LENGTH.pack(len(self.envelope)) + self.envelope + self.frame
+        digest = hashlib.sha256(self.envelope).digest()
+        return digest + _LENGTH.pack(len(self.envelope)) + self.envelope + self.frame
 
     @classmethod
     def unpack(cls, data: bytes) -> Entry:
         """Read and verify a file's content; raises PeerError if it is damaged."""
-        size = _LENGTH.unpack_from(data)[0] if len(data) >= _LENGTH.size else 0
-        envelope, frame = data[_LENGTH.size : _LENGTH.size + size], data[_LENGTH.size + size :]
+        start = DIGEST + _LENGTH.size
+        end = start + (_LENGTH.unpack_from(data, DIGEST)[0] if len(data) >= start else 0)
+        envelope, frame = data[start:end], data[end:]
+        if hashlib.sha256(envelope).digest() != data[:DIGEST]:
+            raise EnvelopeError(Refusal.DIGEST_MISMATCH, "envelope")
         header = Header.decode(Envelope.decode(envelope).header)
         verify_frame(header, frame)
         return cls(header, envelope, frame)
@@ -117,6 +124,11 @@ class PublishedLog:
         return self._index.head.version
 
     @property
+    def header(self) -> Header | None:
+        """The header of the head, if there is one."""
+        return self._newest[1].header if self._newest and self.version else None
+
+    @property
     def last_round(self) -> int:
         """The round of the newest version, or -1."""
         return self._index.round
@@ -175,7 +187,14 @@ class PublishedLog:
                 return None
             delta = decode(entry.frame, state.manifest)
             state.apply(state.prepare(replace(delta, levels=-delta.levels)))
+        state.fresh = self._fresh(version)
         return state
+
+    def _fresh(self, version: int) -> npt.NDArray[np.int64]:
+        """Return the entries that a version brought; none where its delta is gone."""
+        name = self._index.names.get(("delta", version))
+        entry = self._verified(name) if name else None
+        return decode(entry.frame, self.state.manifest).index if entry else np.empty(0, np.int64)
 
     # ---- Writing. ----
 
@@ -248,6 +267,7 @@ class PublishedLog:
         for name, (epoch, kind, _) in files.items():
             if (epoch, kind) == (newest, "delta") and not self._take(name):
                 self.dropped.append(name)
+        self.state.fresh = self._fresh(self.version)
 
     def _verified(self, name: str) -> Entry | None:
         try:

@@ -52,7 +52,8 @@ class StatusCollector(Collector):
             metric.add_metric([name], value)
         yield metric
         for name in PEER_GAUGES:
-            yield _per_peer(GaugeMetricFamily(f"peermerge_peer_{name}", f"{name} per peer", labels=["peer"]), reply, name)
+            gauge = GaugeMetricFamily(f"peermerge_peer_{name}", f"{name} per peer", labels=["peer"])
+            yield _per_peer(gauge, reply, name)
         for name in PEER_COUNTERS:
             family = CounterMetricFamily(f"peermerge_peer_{name}", f"{name} per peer", labels=["peer"])
             yield _per_peer(family, reply, name)

@@ -61,10 +61,11 @@ class Node:
         folder is used and nothing outlives the process. Raises ConfigError.
         """
         self._config = _configure(config, peers, name, listen, data_dir, settings or {})
+        self._forget: Callable[[], object] = lambda: None
         if config is None and data_dir is None and "node.data_dir" not in (settings or {}):
             folder = tempfile.mkdtemp(prefix="peermerge-")
             self._config = _configure(self._config, (), None, None, folder, {})
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._forget = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         check_exposure(self._config)
         self._workload = LoopWorkload(model, optimizer, evaluate, calibration)
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -125,7 +126,7 @@ class Node:
         """Return the status as plain data: the fields of `StatusReply` in wire.proto by name."""
         if self._daemon is None:
             raise ConfigError("use `with Node(...) as node:` first")
-        return _plain(self._daemon.status.reply())
+        return _fields(self._daemon.status.reply())
 
     def close(self) -> None:
         """Save and close; called by `with`."""
@@ -137,6 +138,7 @@ class Node:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._forget()
 
     @property
     def _node(self) -> Participant:
@@ -176,10 +178,14 @@ def _configure(
     return parse(NodeConfig, data, "Node(...)")
 
 
-def _plain(value: Any) -> Any:
-    """Turn a message into dicts, lists and numbers. protobuf's own JSON form writes 64-bit integers as strings."""
+def _fields(message: Message) -> dict[str, Any]:
+    """Return a message's fields by name. protobuf's own JSON form would write 64-bit integers as strings."""
+    return {field.name: _plain(getattr(message, field.name)) for field in message.DESCRIPTOR.fields}
+
+
+def _plain(value: object) -> object:
     if isinstance(value, Message):
-        return {field.name: _plain(getattr(value, field.name)) for field in value.DESCRIPTOR.fields}
-    if isinstance(value, str | bytes | int | float):
-        return value
-    return dict(value) if isinstance(value, Mapping) else [_plain(each) for each in value]
+        return _fields(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return [_plain(each) for each in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

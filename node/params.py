@@ -7,6 +7,7 @@ a thousandth. Live weights are the cast of base + tau; `collect` adds to tau wha
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -98,19 +99,37 @@ class Parameters:
         raw = {n: _bytes(t) for n, t in zip((s.name for s in self.manifest.tensors), self.live, strict=True)}
         self.base_digest = self.manifest.base_digest(raw)
 
-    def collect(self) -> None:
-        """Add to tau what changed in the live weights since they were last written."""
-        for place, live in self._pairs():
+    def collect(self) -> float:
+        """Add to tau what changed in the live weights since they were last written; return its norm.
+
+        The norm is over the tensors that are not published in full.
+        """
+        total = 0.0
+        for t, (place, live) in enumerate(self._pairs()):
             written = (self.base[place] + self.tau[place]).to(live.dtype).float()
-            self.tau[place] += live.flatten().to(self.device, torch.float32) - written
+            moved = live.flatten().to(self.device, torch.float32) - written
+            self.tau[place] += moved
+            if not self.manifest.tensors[t].full:
+                total += float(moved.double().square().sum())
+        return math.sqrt(total)
 
     def write(self) -> None:
         """Make the live weights the cast of base + tau."""
-        for t, (place, live) in enumerate(self._pairs()):
-            value = self.base[place] + self.tau[place]
-            if self.manifest.tensors[t].name.endswith("running_var"):
-                value = value.clamp_min(VARIANCE_FLOOR)
-            live.copy_(value.view(live.shape).to(live.dtype))
+        for t in range(len(self.live)):
+            self.show(t, self.tau[self.place(t)])
+
+    def show(self, t: int, tau: Tensor) -> None:
+        """Make live tensor t the cast of base + the given task vector (variances stay positive)."""
+        spec, place, live = self.manifest.tensors[t], self.place(t), self.live[t]
+        value = self.base[place] + tau
+        if spec.name.endswith("running_var"):
+            value = value.clamp_min(VARIANCE_FLOOR)
+        live.copy_(value.view(live.shape).to(live.dtype))
+
+    def place(self, t: int) -> slice:
+        """Return where tensor t lies in a flat vector."""
+        start = int(self.manifest.starts[t])
+        return slice(start, start + self.manifest.tensors[t].size)
 
     def host(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         """Return tau on the host, as an array (shared memory where the device is the CPU)."""

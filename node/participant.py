@@ -15,11 +15,10 @@ import torch
 
 from ..protocol.clock import Clock
 from ..protocol.errors import ConfigError
-from ..protocol.messages import Header, Member
+from ..protocol.messages import Header, Member, Merged
 from ..protocol.transport import Transport
 from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
-from .recovery import resume
 from .config import NodeConfig
 from .correct import Contribution, corrections
 from .events import Events
@@ -32,6 +31,7 @@ from .merging import make_method
 from .merging.average import WeightedMean
 from .params import Parameters, describe, live_tensors
 from .peers import Peers
+from .recovery import resume
 from .replicas import Pool, Replica, Replicas
 from .schedule import Plan, Schedule, plan
 from .service import PeerService
@@ -41,6 +41,21 @@ from .topology import graph, is_dense, make_topology, neighbours, partners
 from .workload import Workload
 
 SMOOTHING = 0.8
+PACE = ("omega", "drift", "push")
+"""Smoothed figures that a checkpoint keeps."""
+
+
+@dataclass(slots=True)
+class Smoothed:
+    """An exponential moving average that starts at its first value."""
+
+    value: float = 0.0
+    seen: bool = False
+
+    def see(self, value: float) -> None:
+        """Take one more value."""
+        self.value = SMOOTHING * self.value + (1 - SMOOTHING) * value if self.seen else value
+        self.seen = True
 
 
 @dataclass(slots=True)
@@ -125,10 +140,17 @@ class Participant:
             Alarm("the consensus distance", config.guard.alarm_rounds),
         ]
         self.round = 0
-        self.omega = 1.0
+        self.omega = Smoothed(1.0)
+        """Share of the residue's squared norm that frames remove."""
+        self.drift = Smoothed()
+        """Norm of what training moves in a round, over the sparse tensors."""
+        self.push = Smoothed()
+        """Norm of what corrections move in a round, over the sparse tensors."""
         self.debt = torch.zeros(0)
         """What the next correction holds beyond its merge: misses paid back, strangers of a full merge."""
-        self.absorbed: dict[str, tuple[int, int, float]] = {}
+        self.absorbed: dict[str, Merged] = {}
+        self.merged: list[Contribution] = []
+        """What the round's merge used: the model that is evaluated is made of it."""
         self.rng = np.random.default_rng([config.seed, config.task.index, 1])
 
     @property
@@ -196,6 +218,11 @@ class Participant:
         """Whether contributions may be accumulated one by one."""
         return isinstance(self.method, WeightedMean)
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether both ends of an edge move by opposite amounts: then a missed merge can be paid back."""
+        return self.linear and self.config.round.mode == "sync"
+
     # ---- Work on states: runs as the clock's work. ----
 
     def follow(self, peer: str, header: Header, frame: bytes) -> Replica:
@@ -203,32 +230,28 @@ class Participant:
         known = self.replicas.get(peer) is not None
 
         def settle(theirs: State) -> None:
-            if self.config.round.mode == "sync" and (owed := self.ledger.settle(self.name, header)):
-                self._pay(theirs, *owed)
+            if self.mirrored and (owed := self.ledger.settle(self.name, header)):
+                self._pay(theirs, owed)
 
         replica = self.replicas.apply(peer, header, frame, settle)
         if known and not header.from_version:
-            self.progress.unpaid_weight += sum(e.merged_weight for e in header.edges if e.peer == self.name)
+            edges = [e.merged for e in header.edges if e.peer == self.name and e.merged]
+            self.progress.unpaid_weight += sum(merged.weight for merged in edges)
         return replica
 
     def owe(self, own: State, contribution: Contribution) -> None:
         """Add a contribution to what the next correction holds beyond its merge."""
         if not len(self.debt):
             self.debt = torch.zeros(self.manifest.length, device=self.device)
-        for place, correction in corrections(WeightedMean(), own, [contribution], "own", self.device):
-            self.debt[place] += correction
+        for t, correction in corrections(WeightedMean(), own, [contribution], "own", self.device):
+            self.debt[self.params.place(t)] += correction
 
-    def _pay(self, theirs: State, version: int, weight: float) -> None:
-        own = self.log.state_at(version)
+    def _pay(self, theirs: State, owed: Merged) -> None:
+        own = self.log.state_at(owed.version)
         if own is None:
-            self.progress.unpaid_weight += weight
+            self.progress.unpaid_weight += owed.weight
         else:
-            self.owe(own, Contribution("", theirs, weight))
-
-    def smooth(self, omega: float) -> None:
-        """Take up the share of the residue that one more frame removes."""
-        first = self.log.version == 0
-        self.omega = omega if first else SMOOTHING * self.omega + (1 - SMOOTHING) * omega
+            self.owe(own, Contribution("", theirs, owed.weight, owed.gamma, owed.fresh))
 
     # ---- Durability. ----
 
@@ -243,9 +266,9 @@ class Participant:
                 epoch=self.log.epoch,
                 version=self.log.version,
                 tau=self.params.tau,
-                state={"workload": self.workload.state_dict(), "debt": self.debt},
+                state={"workload": self.workload.state_dict(), "debt": self.debt, "rest": self._rest()},
                 ledger=self.ledger.to_json(),
-                omega=self.omega,
+                pace={name: getattr(self, name).value for name in PACE},
             ),
         )
 
@@ -266,10 +289,17 @@ class Participant:
         if saved is not None:
             self.workload.load_state_dict(saved.state["workload"])
             self.debt = saved.state["debt"].to(self.device)
+            self.workload.model.load_state_dict(saved.state["rest"], strict=False)
             self.ledger = Ledger.from_json(saved.ledger)
-            self.omega = saved.omega
+            for name, value in saved.pace.items():
+                setattr(self, name, Smoothed(value, True))
         self.params.write()
         return warnings
+
+    def _rest(self) -> dict[str, torch.Tensor]:
+        """Return the model's tensors that the manifest leaves out: counters, local statistics, what is frozen."""
+        taking_part = {spec.name for spec in self.manifest.tensors}
+        return {n: t for n, t in self.workload.model.state_dict().items() if n not in taking_part}
 
     def _start_noise(self) -> None:
         scale = self.config.node.start_noise

@@ -42,14 +42,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"choose from {', '.join(choices)}" if choices else "it has none"
 
 
-def _parameters_of(cls: Any) -> dict[str, bool]:  # noqa: ANN401  (any dataclass)
+def _parameters_of(cls: Any) -> dict[str, bool]:
     """Return the dataclass's fields, each with whether it must be given."""
     fields = [field for field in dataclasses.fields(cls) if field.init]
     absent = dataclasses.MISSING
     return {field.name: field.default is absent and field.default_factory is absent for field in fields}
 
 
-def _checked(key: str, expected: Any, value: object) -> object:  # noqa: ANN401  (any annotation)
+def _checked(key: str, expected: Any, value: object) -> object:
     """Return the value as its field's type; integers pass as floats, nothing else is converted."""
     try:
         return TypeAdapter(expected).validate_python(_frozen(value), strict=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from ..protocol.errors import DegradedError, DivergedError, FrameError, Refusal
-from ..protocol.messages import Header
-from .correct import Contribution, corrections, distance, edge_seed, edge_weight, measured_gamma
+from ..protocol.messages import Header, Merged
+from .correct import Contribution, corrections, distance, edge_seed, measured_fresh, measured_gamma, wire_float
 from .guard import median_round, outliers, too_old
 from .membership import View
 from .participant import Participant
@@ -91,13 +93,13 @@ async def publish(
 
 def _append(node: Participant, planned: Plan, view: View, offers: Mapping[str, float], report: TrainReport) -> None:
     """Compress tau - P and append it to the log."""
-    node.params.collect()
+    node.drift.see(node.params.collect())
     tau, own = node.params.host(), node.log.state
     change = np.zeros_like(tau)
     for t, (_, place) in enumerate(node.manifest.slices()):
         change[place] = tau[place] - own.tensor(t, node.params.tau.device).cpu().numpy()
     compressed = compress(change, node.manifest, own.floors, node.config.publish, node.rng)
-    node.smooth(compressed.omega)
+    node.omega.see(compressed.omega)
     entry = node.log.append(compressed.delta, _template(node, planned, view, offers, report))
     node.progress.residue = compressed.residue
     node.progress.frame_bytes = len(entry.frame)
@@ -106,9 +108,7 @@ def _append(node: Participant, planned: Plan, view: View, offers: Mapping[str, f
         node.pool[entry.header.chain] = node.log.state.copy()
 
 
-def _template(
-    node: Participant, planned: Plan, view: View, offers: Mapping[str, float], report: TrainReport
-) -> Header:
+def _template(node: Participant, planned: Plan, view: View, offers: Mapping[str, float], report: TrainReport) -> Header:
     """Return the header of this round's version but for the fields that are the log's own."""
     return Header(
         network=node.identity.network,
@@ -126,7 +126,9 @@ def _template(
         state=0,
         frame_bytes=0,
         frame_sha256=b"",
-        omega=float(np.float32(node.omega)),
+        # Damped by us, not by the reader: views may differ, and both ends of an edge must step alike.
+        omega=wire_float(measured_gamma(node.omega.value, 1.0, dense=node.dense(view, planned))),
+        fresh=wire_float(measured_fresh(node.drift.value, node.push.value)),
         edges=node.ledger.edges(offers),
         local_steps=report.steps,
         samples=report.samples,
@@ -154,38 +156,36 @@ def _absorb(node: Participant, planned: Plan, view: View, offer: Mapping[str, fl
 
 def merge(node: Participant, planned: Plan, view: View, offers: Mapping[str, float]) -> dict[str, float]:
     """Correct tau by what the neighbours' states say, with every refusal explained; return the weights used."""
-    own = node.log.state
+    own, reference = node.log.state, node.config.merge.reference
     near = {peer: weight for peer, weight in offers.items() if not planned.everyone or node.replicas.get(peer)}
-    contributions = _contributions(node, planned, view, near)
+    node.merged = _contributions(node, planned, view, near)
     node.params.collect()
-    method, reference = node.method, node.config.merge.reference
-    step = node.progress.gamma if reference == "base" else 1.0
-    for place, correction in corrections(method, own, contributions, reference, node.device):
-        node.params.tau[place] += step * correction
+    pushed = 0.0
+    for t, correction in corrections(node.method, own, node.merged, reference, node.device):
+        step = node.progress.gamma if reference == "base" else 1.0
+        node.params.tau[node.params.place(t)] += step * correction
+        pushed += 0.0 if node.manifest.tensors[t].full else float(correction.double().square().sum())
+    node.push.see(math.sqrt(pushed))
     if len(node.debt):
         node.params.tau += node.debt
         node.debt = node.debt[:0]
     node.params.write()
-    used = node.absorbed | {c.peer: _used(node, c) for c in contributions}
+    used = node.absorbed | {c.peer: _used(node, c) for c in node.merged}
     node.absorbed = {}
     node.ledger.merged(node.log.epoch, node.log.version, used)
-    if planned.everyone:
-        for peer in node.strangers(view, offers):
-            node.replicas.forget(peer)
-    return {peer: weight for peer, (_, _, weight) in used.items()}
+    for peer in node.strangers(view, offers) if planned.everyone else ():
+        node.replicas.forget(peer)
+    return {peer: merged.weight for peer, merged in used.items()}
 
 
-def _used(node: Participant, contribution: Contribution) -> tuple[int, int, float]:
-    """Return what the ledger keeps of a contribution: the peer's log epoch and version, and the weight."""
+def _used(node: Participant, contribution: Contribution) -> Merged:
+    """Return what the ledger and the next header say of a contribution."""
     point = _replica(node, contribution.peer).point
-    return point.epoch, point.version, contribution.weight
+    return Merged(point.epoch, point.version, contribution.weight, contribution.gamma, contribution.fresh)
 
 
-def _contributions(
-    node: Participant, planned: Plan, view: View, offers: Mapping[str, float]
-) -> list[Contribution]:
-    """Choose whose states take part, with the weight that both ends of each edge use."""
-    own, dense = node.log.state, node.dense(view, planned)
+def _contributions(node: Participant, planned: Plan, view: View, offers: Mapping[str, float]) -> list[Contribution]:
+    """Choose whose states take part, with the weight and the steps that both ends of each edge use."""
     fits: dict[str, Replica] = {}
     for peer, offered in offers.items():
         node.peers[peer].weight = offered
@@ -193,31 +193,45 @@ def _contributions(
             fits[peer] = _replica(node, peer)
         else:
             node.peers[peer].skip(reason)
-    distances = {peer: distance(own, replica.state, node.device) for peer, replica in fits.items()}
+    distances = {peer: distance(node.log.state, replica.state, node.device) for peer, replica in fits.items()}
     far = outliers(distances, node.config.guard.norm_gate)
-    chosen: list[Contribution] = []
-    gammas: list[float] = []
-    for peer, replica in fits.items():
-        record = node.peers[peer]
-        record.distance = distances[peer]
-        if peer in far:
-            record.skip(Refusal.NORM_OUTLIER)
-            node.ledger.refuse(node.log.epoch, node.log.version, peer)
-            continue
-        gamma = _gamma(node, planned, replica, dense=dense)
-        theirs = next((e.weight for e in replica.header.edges if e.peer == node.name), 0.0) if replica.header else 0.0
-        factor = 1.0 if node.config.merge.reference == "base" else gamma
-        weight = edge_weight(offers[peer], theirs, factor)
-        if not weight:
-            record.skip(Refusal.UNKNOWN_SENDER)
-            continue
-        gammas.append(gamma)
-        record.merged += 1
-        chosen.append(Contribution(peer, replica.state, weight, edge_seed(node.name, peer, planned.round)))
-    node.progress.gamma = min(gammas, default=0.0)
-    node.progress.consensus = float(np.sqrt(np.mean(np.square(list(distances.values()))))) if distances else 0.0
-    node.alarms[1].see(node.progress.consensus)
+    chosen = [
+        Contribution(
+            peer,
+            replica.state,
+            wire_float(min(offers[peer], _offered(node, replica))),
+            *_steps(node, planned, view, replica),
+            edge_seed(node.name, peer, planned.round),
+        )
+        for peer, replica in fits.items()
+        if peer not in far and _offered(node, replica)
+    ]
+    _account(node, distances, far, chosen)
     return chosen
+
+
+def _account(
+    node: Participant, distances: Mapping[str, float], far: Collection[str], chosen: Sequence[Contribution]
+) -> None:
+    """Note in status and ledger what was chosen and what was not."""
+    for peer, d in distances.items():
+        node.peers[peer].distance = d
+    taken = {c.peer for c in chosen}
+    for peer in distances.keys() - taken:
+        node.peers[peer].skip(Refusal.NORM_OUTLIER if peer in far else Refusal.UNKNOWN_SENDER)
+    for peer in taken:
+        node.peers[peer].merged += 1
+    # What an outlier merged of us is not owed back: we chose not to merge it.
+    node.ledger.close(node.log.epoch, node.log.version, far)
+    node.progress.gamma = min((c.gamma for c in chosen), default=0.0)
+    node.progress.consensus = math.sqrt(sum(d * d for d in distances.values()) / max(1, len(distances)))
+    node.alarms[1].see(node.progress.consensus)
+
+
+def _offered(node: Participant, replica: Replica) -> float:
+    """Return the weight that a neighbour's newest header offers us."""
+    edges = replica.header.edges if replica.header else ()
+    return next((e.weight for e in edges if e.peer == node.name), 0.0)
 
 
 def _unfit(node: Participant, planned: Plan, peer: str) -> Refusal | None:
@@ -228,14 +242,18 @@ def _unfit(node: Participant, planned: Plan, peer: str) -> Refusal | None:
     return too_old(planned.round, replica.round, synchronous=rounds.mode == "sync", staleness=rounds.staleness)
 
 
-def _gamma(node: Participant, planned: Plan, replica: Replica, *, dense: bool) -> float:
-    """Return an edge's step: measured, unless an expert fixed it or this is the one merge of a schedule."""
+def _steps(node: Participant, planned: Plan, view: View, replica: Replica) -> tuple[float, float]:
+    """Return an edge's steps for entries at rest and for fresh ones.
+
+    Measured, unless an expert fixed them or this is the one merge of a schedule.
+    """
     if node.config.merge.gamma != "measured":
-        return node.config.merge.gamma
-    if planned.everyone or node.schedule.merge == "final":
-        return 1.0
-    theirs = replica.header.omega if replica.header else 0.0
-    return measured_gamma(float(np.float32(node.omega)), theirs, dense=dense)
+        return node.config.merge.gamma, node.config.merge.gamma
+    if planned.everyone or node.schedule.merge == "final" or replica.header is None:
+        return 1.0, 1.0
+    mine, theirs = node.log.header, replica.header
+    gamma = min(mine.omega, theirs.omega) if mine else 0.0
+    return wire_float(gamma), wire_float(max(gamma, min(mine.fresh if mine else 0.0, theirs.fresh)))
 
 
 def _replica(node: Participant, peer: str) -> Replica:
@@ -249,17 +267,22 @@ def repair(node: Participant) -> None:
     """Re-estimate normalisation statistics on local data, and forget optimizer state, where that is chosen."""
     if node.config.merge.statistics == "reestimate":
         reestimate(node.workload.model, node.workload.calibration(), node.device)
+        node.params.collect()
     if node.config.merge.optimizer == "reset":
         node.workload.reset_optimizer()
 
 
 async def evaluate(node: Participant, planned: Plan, report: TrainReport, merged: Mapping[str, float]) -> None:
-    """Measure the model where the configuration asks for it, and write the round's event."""
+    """Measure the merged model where the configuration asks for it, and write the round's event."""
     every = node.config.round.evaluate_every
     last = planned.round + 1 == node.schedule.rounds
+    live: dict[str, float] = {}
     if last or (every and (planned.round + 1) % every == 0):
         node.progress.phase = "evaluating"
-        node.progress.metrics = await node.clock.work(node.workload.evaluate)
+        if last:
+            live = await node.clock.work(node.workload.evaluate)
+        node.progress.metrics = await node.clock.work(lambda: measure_merged(node))
+    node.merged = []
     node.events.emit(
         "round",
         round=planned.round,
@@ -267,9 +290,10 @@ async def evaluate(node: Participant, planned: Plan, report: TrainReport, merged
         epoch=node.log.epoch,
         steps=report.steps,
         train_loss=round(report.loss, 6),
-        metrics={k: round(v, 6) for k, v in node.progress.metrics.items()},
+        metrics=_rounded(node.progress.metrics),
+        live=_rounded(live),
         merged={peer: round(weight, 6) for peer, weight in sorted(merged.items())},
-        omega=round(node.omega, 6),
+        omega=round(node.omega.value, 6),
         gamma=round(node.progress.gamma, 6),
         residue=float(f"{node.progress.residue:.6g}"),
         consensus=float(f"{node.progress.consensus:.6g}"),
@@ -277,6 +301,30 @@ async def evaluate(node: Participant, planned: Plan, report: TrainReport, merged
         bytes_out=node.peers.bytes_out,
         bytes_in=node.peers.bytes_in,
     )
+
+
+def measure_merged(node: Participant) -> dict[str, float]:
+    """Evaluate the merge of published states, M(P) with full steps: what this node would serve.
+
+    Live weights are that plus what the node has not published yet, which is private progress; with lossless
+    frames the two are one. The live weights come back bit for bit.
+    """
+    if not node.merged:
+        return node.workload.evaluate()
+    own = node.log.state
+    full = [replace(c, gamma=1.0, fresh=1.0) for c in node.merged]
+    kept = node.config.merge.statistics == "reestimate"
+    for t, correction in corrections(node.method, own, full, node.config.merge.reference, node.device):
+        if not (kept and node.manifest.tensors[t].full):
+            node.params.show(t, own.tensor(t, node.device) + correction)
+    try:
+        return node.workload.evaluate()
+    finally:
+        node.params.write()
+
+
+def _rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in metrics.items()}
 
 
 def ahead(node: Participant, planned: Plan, view: View) -> int:
@@ -298,4 +346,3 @@ async def checkpoint(node: Participant) -> None:
     except DegradedError as error:
         node.progress.degraded = str(error)
         node.events.emit("degraded", round=node.round, reason=str(error))
-

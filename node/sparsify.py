@@ -94,10 +94,7 @@ def _select(
     sparse = [t for t in range(len(places)) if not whole[t] and places[t].start < places[t].stop]
     if not sparse:
         return {}, {}
-    if publish.selection == "tensor":
-        groups = [[t] for t in sparse]
-    else:
-        groups = [sparse]
+    groups = [[t] for t in sparse] if publish.selection == "tensor" else [sparse]
     keep: dict[int, npt.NDArray[np.int64]] = {}
     steps: dict[int, int] = {}
     for group in groups:

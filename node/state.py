@@ -49,6 +49,8 @@ class State:
         self.levels = np.zeros(manifest.length, np.int32) if levels is None else levels
         self.exponents = np.full(len(manifest.tensors), MAX_EXPONENT, np.int8) if exponents is None else exponents
         self.digest = 0 if levels is None else linear_hash(self.snapshot(), manifest)
+        self.fresh = np.empty(0, np.int64)
+        """The entries that the newest delta brought; empty where that is not known."""
 
     def copy(self) -> State:
         """Return an independent state of equal content."""
@@ -56,6 +58,7 @@ class State:
         twin.levels = np.array(self.levels)
         twin.exponents = self.exponents.copy()
         twin.digest = self.digest
+        twin.fresh = self.fresh
         return twin
 
     def prepare(self, delta: Delta) -> Change:
@@ -83,6 +86,7 @@ class State:
         self.levels[change.delta.index] = change.values
         self.exponents = change.exponents
         self.digest = change.digest
+        self.fresh = change.delta.index
 
     def snapshot(self) -> Delta:
         """Return the whole state as one delta from the base."""
@@ -104,6 +108,12 @@ class State:
     def _exact(self, t: int, device: torch.device) -> Tensor:
         # A product with a power of two is exact on every device; a device's own pow or ldexp need not be.
         return self._part(t, device).double() * math.ldexp(1.0, int(self.exponents[t]))
+
+    def fresh_in(self, t: int, device: torch.device) -> Tensor:
+        """Return the positions within tensor t that the newest delta brought."""
+        start = int(self.manifest.starts[t])
+        a, b = np.searchsorted(self.fresh, [start, int(self.manifest.starts[t + 1])])
+        return torch.from_numpy(self.fresh[a:b] - start).to(device)
 
     def _part(self, t: int, device: torch.device) -> Tensor:
         start = int(self.manifest.starts[t])

@@ -13,6 +13,8 @@ from ..protocol import wire_pb2 as wire
 from .participant import Participant
 
 WATCH_S = 1.0
+"""A watcher hears at least this often."""
+POLL_S = 0.2
 
 
 class StatusService:
@@ -22,6 +24,7 @@ class StatusService:
         self._node = node
         self._started = node.clock.now()
         self._process = psutil.Process()
+        self.stopped = False
         self.warnings: list[str] = []
         """Standing warnings, such as what was found damaged at the start."""
 
@@ -31,13 +34,13 @@ class StatusService:
 
     async def watch(self, _request: wire.StatusRequest, _context: Any) -> AsyncIterator[wire.StatusReply]:
         """Answer at every change of round or phase, and at least now and then."""
-        last: tuple[int, str] | None = None
-        while True:
+        last, shown = (-1, ""), 0.0
+        while not self.stopped:
             now = (self._node.round, self._node.progress.phase)
-            if now != last:
-                last = now
+            if now != last or self._node.clock.now() - shown >= WATCH_S:
+                last, shown = now, self._node.clock.now()
                 yield self.reply()
-            await asyncio.sleep(WATCH_S / 5)
+            await asyncio.sleep(POLL_S)
 
     async def peers(self, _request: wire.StatusRequest, _context: Any) -> wire.PeersReply:
         """Answer with the peers alone."""
@@ -62,7 +65,7 @@ class StatusService:
             uptime_s=node.clock.now() - self._started,
             memory_bytes=self._process.memory_info().rss,
             residue=progress.residue,
-            omega=node.omega,
+            omega=node.omega.value,
             gamma=progress.gamma,
             consensus_distance=progress.consensus,
             compression_ratio=4 * node.manifest.parameters / progress.frame_bytes if progress.frame_bytes else 0.0,

@@ -72,7 +72,7 @@ def _comment(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
-def _choices(kind: Any) -> str:  # noqa: ANN401  (any annotation)
+def _choices(kind: Any) -> str:
     """Name what may stand in place of the default, where the type lists it: literals, perhaps besides numbers."""
     if get_origin(kind) is Literal:
         return ", ".join(map(toml, get_args(kind)))

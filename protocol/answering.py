@@ -36,7 +36,7 @@ class Watch:
             _log.error("a handler failed", exc_info=error)
             raise TransportError(Refusal.TRANSPORT, "my handler failed") from error
 
-    async def stream(self, method: Callable[..., AsyncIterator[T]], *arguments: Any) -> AsyncGenerator[T, None]:  # noqa: ANN401
+    async def stream(self, method: Callable[..., AsyncIterator[T]], *arguments: Any) -> AsyncGenerator[T, None]:
         """Run a streaming handler under watch; its cleanup runs as soon as this generator is closed."""
         with self:
             stream = method(*arguments)

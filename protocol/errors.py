@@ -1,14 +1,14 @@
 """Every error Peermerge raises on purpose. Whose fault it is decides the branch.
 
-    PeermergeError
-    ├── ConfigError          the user's: a file, a flag, a value; the message names the cure
-    ├── DataDirError         this machine's: the data directory is locked, unreadable or of another run
-    ├── DegradedError        this machine's, for now: the disk is full or read-only; training goes on
-    ├── DivergedError        the training's: this node's own weights are no longer finite
-    └── PeerError            another machine's, with a `Refusal` that also travels on the wire
-        ├── FrameError       bytes that are no valid frame
-        ├── EnvelopeError    a header that does not fit what is held or expected
-        └── TransportError   the peer could not be reached, stalled or was cut off
+PeermergeError
+├── ConfigError          the user's: a file, a flag, a value; the message names the cure
+├── DataDirError         this machine's: the data directory is locked, unreadable or of another run
+├── DegradedError        this machine's, for now: the disk is full or read-only; training goes on
+├── DivergedError        the training's: this node's own weights are no longer finite
+└── PeerError            another machine's, with a `Refusal` that also travels on the wire
+    ├── FrameError       bytes that are no valid frame
+    ├── EnvelopeError    a header that does not fit what is held or expected
+    └── TransportError   the peer could not be reached, stalled or was cut off
 """
 
 from __future__ import annotations

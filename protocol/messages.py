@@ -159,14 +159,23 @@ class PullRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Merged:
+    """How a neighbour's state was merged: which version, and the steps both ends of the edge know."""
+
+    epoch: int
+    version: int
+    weight: float
+    gamma: float
+    fresh: float
+
+
+@dataclass(frozen=True, slots=True)
 class Edge:
     """A neighbour as the sender sees it: the weight it offers this round, and what it merged of it last."""
 
     peer: str
     weight: float
-    merged_epoch: int = 0
-    merged_version: int = 0
-    merged_weight: float = 0.0
+    merged: Merged | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +183,7 @@ class Attachment:
     """Statistics that follow the frame, by kind, length and digest."""
 
     kind: str
-    bytes: int
+    length: int
     sha256: bytes
 
 
@@ -198,6 +207,7 @@ class Header:
     frame_bytes: int
     frame_sha256: bytes
     omega: float = 1.0
+    fresh: float = 1.0
     edges: tuple[Edge, ...] = ()
     local_steps: int = 0
     samples: int = 0
@@ -230,20 +240,12 @@ class Header:
             frame_bytes=self.frame_bytes,
             frame_sha256=self.frame_sha256,
             omega=self.omega,
-            edges=[
-                wire.Edge(
-                    peer=e.peer,
-                    weight=e.weight,
-                    merged_epoch=e.merged_epoch,
-                    merged_version=e.merged_version,
-                    merged_weight=e.merged_weight,
-                )
-                for e in self.edges
-            ],
+            fresh=self.fresh,
+            edges=[_edge_out(e) for e in self.edges],
             local_steps=self.local_steps,
             samples=self.samples,
             metrics=dict(self.metrics),
-            attachments=[wire.Attachment(kind=a.kind, bytes=a.bytes, sha256=a.sha256) for a in self.attachments],
+            attachments=[wire.Attachment(kind=a.kind, bytes=a.length, sha256=a.sha256) for a in self.attachments],
         ).SerializeToString(deterministic=True)
 
     @classmethod
@@ -274,10 +276,8 @@ class Header:
             frame_bytes=m.frame_bytes,
             frame_sha256=_digest(m.frame_sha256),
             omega=min(1.0, _number(m.omega)),
-            edges=tuple(
-                Edge(_name(e.peer), _share(e.weight), e.merged_epoch, e.merged_version, _share(e.merged_weight))
-                for e in m.edges
-            ),
+            fresh=min(1.0, _number(m.fresh)),
+            edges=tuple(_edge_in(e) for e in m.edges),
             local_steps=m.local_steps,
             samples=m.samples,
             metrics={k: v for k, v in m.metrics.items() if math.isfinite(v)},
@@ -378,6 +378,27 @@ def _share(value: float) -> float:
     if not 0 <= value <= 1:
         raise EnvelopeError(Refusal.BAD_HEADER, f"weight {value!r}")
     return value
+
+
+def _edge_out(edge: Edge) -> wire.Edge:
+    if edge.merged is None:
+        return wire.Edge(peer=edge.peer, weight=edge.weight)
+    return wire.Edge(
+        peer=edge.peer,
+        weight=edge.weight,
+        merged_epoch=edge.merged.epoch,
+        merged_version=edge.merged.version,
+        merged_weight=edge.merged.weight,
+        merged_gamma=edge.merged.gamma,
+        merged_fresh=edge.merged.fresh,
+    )
+
+
+def _edge_in(m: wire.Edge) -> Edge:
+    if not m.merged_epoch:
+        return Edge(_name(m.peer), _share(m.weight))
+    steps = _share(m.merged_weight), _share(m.merged_gamma), _share(m.merged_fresh)
+    return Edge(_name(m.peer), _share(m.weight), Merged(m.merged_epoch, m.merged_version, *steps))
 
 
 def _attachment(m: wire.Attachment) -> Attachment:

@@ -41,7 +41,7 @@ class Stub:
         self._channel = channel
         self._service = service
 
-    async def call(self, method: str, request: Message, timeout_s: float) -> Any:  # noqa: ANN401
+    async def call(self, method: str, request: Message, timeout_s: float) -> Any:
         """Return the one reply, a message of the method's output type."""
         invoke = self._channel.unary_unary(f"/{self._service.full_name}/{method}")
         with receiving():
@@ -98,7 +98,7 @@ def _streaming(method: MethodDescriptor, function: Callable[..., Any], watch: Wa
     return answer
 
 
-def _parsed(kind: Any, data: bytes) -> Any:  # noqa: ANN401
+def _parsed(kind: Any, data: bytes) -> Any:
     try:
         return GetMessageClass(kind).FromString(data)
     except DecodeError:

@@ -84,7 +84,7 @@ class PullPart(_message.Message):
     def __init__(self) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("protocol", "network", "run", "view", "sender", "incarnation", "epoch", "version", "from_version", "round", "base", "manifest", "chain", "state", "frame_bytes", "frame_sha256", "omega", "edges", "local_steps", "samples", "metrics", "attachments")
+    __slots__ = ("protocol", "network", "run", "view", "sender", "incarnation", "epoch", "version", "from_version", "round", "base", "manifest", "chain", "state", "frame_bytes", "frame_sha256", "omega", "edges", "local_steps", "samples", "metrics", "attachments", "fresh")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +114,7 @@ class Header(_message.Message):
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     network: str
     run: str
@@ -136,21 +137,26 @@ class Header(_message.Message):
     samples: int
     metrics: _containers.ScalarMap[str, float]
     attachments: _containers.RepeatedCompositeFieldContainer[Attachment]
-    def __init__(self, protocol: _Optional[int] = ..., network: _Optional[str] = ..., run: _Optional[str] = ..., view: _Optional[int] = ..., sender: _Optional[str] = ..., incarnation: _Optional[int] = ..., epoch: _Optional[int] = ..., version: _Optional[int] = ..., from_version: _Optional[int] = ..., round: _Optional[int] = ..., base: _Optional[bytes] = ..., manifest: _Optional[bytes] = ..., chain: _Optional[bytes] = ..., state: _Optional[int] = ..., frame_bytes: _Optional[int] = ..., frame_sha256: _Optional[bytes] = ..., omega: _Optional[float] = ..., edges: _Optional[_Iterable[_Union[Edge, _Mapping]]] = ..., local_steps: _Optional[int] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., attachments: _Optional[_Iterable[_Union[Attachment, _Mapping]]] = ...) -> None: ...
+    fresh: float
+    def __init__(self, protocol: _Optional[int] = ..., network: _Optional[str] = ..., run: _Optional[str] = ..., view: _Optional[int] = ..., sender: _Optional[str] = ..., incarnation: _Optional[int] = ..., epoch: _Optional[int] = ..., version: _Optional[int] = ..., from_version: _Optional[int] = ..., round: _Optional[int] = ..., base: _Optional[bytes] = ..., manifest: _Optional[bytes] = ..., chain: _Optional[bytes] = ..., state: _Optional[int] = ..., frame_bytes: _Optional[int] = ..., frame_sha256: _Optional[bytes] = ..., omega: _Optional[float] = ..., edges: _Optional[_Iterable[_Union[Edge, _Mapping]]] = ..., local_steps: _Optional[int] = ..., samples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., attachments: _Optional[_Iterable[_Union[Attachment, _Mapping]]] = ..., fresh: _Optional[float] = ...) -> None: ...
 
 class Edge(_message.Message):
-    __slots__ = ("peer", "weight", "merged_epoch", "merged_version", "merged_weight")
+    __slots__ = ("peer", "weight", "merged_epoch", "merged_version", "merged_weight", "merged_gamma", "merged_fresh")
     PEER_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     MERGED_EPOCH_FIELD_NUMBER: _ClassVar[int]
     MERGED_VERSION_FIELD_NUMBER: _ClassVar[int]
     MERGED_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    MERGED_GAMMA_FIELD_NUMBER: _ClassVar[int]
+    MERGED_FRESH_FIELD_NUMBER: _ClassVar[int]
     peer: str
     weight: float
     merged_epoch: int
     merged_version: int
     merged_weight: float
-    def __init__(self, peer: _Optional[str] = ..., weight: _Optional[float] = ..., merged_epoch: _Optional[int] = ..., merged_version: _Optional[int] = ..., merged_weight: _Optional[float] = ...) -> None: ...
+    merged_gamma: float
+    merged_fresh: float
+    def __init__(self, peer: _Optional[str] = ..., weight: _Optional[float] = ..., merged_epoch: _Optional[int] = ..., merged_version: _Optional[int] = ..., merged_weight: _Optional[float] = ..., merged_gamma: _Optional[float] = ..., merged_fresh: _Optional[float] = ...) -> None: ...
 
 class Attachment(_message.Message):
     __slots__ = ("kind", "bytes", "sha256")

@@ -112,7 +112,7 @@ class _Watched(EventList):
         self.events = events
         self._on_round = on_round
 
-    def emit(self, event: str, **fields: Any) -> None:  # noqa: ANN401  (as in EventList)
+    def emit(self, event: str, **fields: Any) -> None:
         super().emit(event, **fields)
         if event == "round" and self._on_round is not None:
             self._on_round(self._node, fields["round"], fields)

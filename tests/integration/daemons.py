@@ -12,8 +12,8 @@ import runpy
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing.context import ForkServerProcess
+from contextlib import contextmanager, suppress
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
@@ -60,6 +60,14 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
             each.close()
 
 
+def has_ipv6() -> bool:
+    """Whether this machine has an IPv6 loopback interface."""
+    try:
+        return bool(free_ports(1, "::1"))
+    except OSError:
+        return False
+
+
 class NodeProcess:
     """One node: its settings, its folder, and the process that runs it now."""
 
@@ -80,10 +88,9 @@ class NodeProcess:
         command = ["node", "start", *flags, *sets]
         script = str(Path(__file__).with_name("launched.py"))
         names = {"arguments": command, "folder": str(self._folder), "output": str(self.output)}
-        self._process = _forks().Process(
-            target=runpy.run_path, args=(script,), kwargs={"init_globals": names}, name=self.name
-        )
-        self._process.start()
+        process = _forks().Process(target=runpy.run_path, args=(script,), kwargs={"init_globals": names})
+        process.start()
+        self._process = process
         return self
 
     def wait(self, deadline_s: float = DEADLINE_S) -> int:
@@ -98,15 +105,16 @@ class NodeProcess:
         return code
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal."""
+        """Send a signal, if it still runs."""
         if self._process is not None and self._process.pid is not None:
-            os.kill(self._process.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
 
     def kill(self) -> None:
         """End it as a power cut would."""
         if self._process is not None:
             self.signal(signal.SIGKILL)
-            assert self.wait() == -signal.SIGKILL
+            self.wait()
 
     def stop(self) -> int:
         """Ask it to end and return the exit code."""
@@ -123,12 +131,15 @@ class NodeProcess:
         """Whether its process lives."""
         return self._process is not None and self._process.is_alive()
 
-    def events(self, kind: str = "round") -> list[dict[str, Any]]:
-        """Return the events of one kind that are whole on disk."""
+    def history(self) -> list[dict[str, Any]]:
+        """Return all events that are whole on disk."""
         path = self.data / "events.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        found: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [event for event in found if event["event"] == kind]
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def events(self, kind: str = "round") -> list[dict[str, Any]]:
+        """Return the events of one kind."""
+        return [event for event in self.history() if event["event"] == kind]
 
     @property
     def result(self) -> dict[str, Any]:
@@ -139,10 +150,8 @@ class NodeProcess:
     def reached(self, round_: int, starts: int = 1) -> bool:
         """Whether it has ended this round since its `starts`-th start."""
         assert self.running, f"{self.name} ended early: {self.said}"
-        path = self.data / "events.jsonl"
-        lines = [json.loads(x) for x in path.read_text().splitlines(True) if x.endswith("\n")] if path.exists() else []
         seen = 0
-        for event in lines:
+        for event in self.history():
             seen += event["event"] == "start"
             if seen >= starts and event["event"] == "round" and event["round"] >= round_:
                 return True
@@ -172,7 +181,7 @@ def mesh(folder: Path, count: int, **over: Any) -> Iterator[list[NodeProcess]]:
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     nodes = []
     for i, address in enumerate(addresses):
-        settings = {"task.index": i, "task.count": count, "membership.expect": count}
+        settings: dict[str, Any] = {"task.index": i, "task.count": count, "membership.expect": count}
         settings["membership.peers"] = addresses[:1] if i else []
         nodes.append(NodeProcess(folder, f"n{i}", address, settings | dotted(over)))
     try:
@@ -207,9 +216,10 @@ def _unary(channel: grpc.Channel, service: str, method: str) -> Any:
     return invoke(request(), timeout=DEADLINE_S, wait_for_ready=True)
 
 
-def _forks() -> multiprocessing.context.ForkServerContext:
+def _forks() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # torch._dynamo: the first optimizer step imports it, which takes longer than torch itself.
     context.set_forkserver_preload(["peermerge.node.daemon", "peermerge.node.cli", "sklearn.datasets", "torch._dynamo"])
     return context
 

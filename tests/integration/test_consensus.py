@@ -68,7 +68,7 @@ def test_one_per_cent_of_the_entries_is_enough_to_draw_together(topology: str) -
 def test_consensus_goes_on_for_three_hundred_rounds(density: float) -> None:
     seen, drift = consensus(300, simulation__nodes=5, topology__name="ring", publish__density=density)
     assert seen[-1] < seen[0] * (1e-3 if density == 0.1 else 0.5)
-    assert falls(seen[::10])
+    assert falls([distance for distance in seen[::10] if distance > 1e-5]), "down to the rounding of float32"
     assert drift < EXACT
 
 
@@ -139,7 +139,7 @@ def test_dense_graphs_step_less_unless_nothing_is_lost() -> None:
     async def gammas(**over: Any) -> list[tuple[float, float]]:
         async with opened(gossip(**{**HEALTHY, **over})) as mesh:
             await mesh.round(2)
-            lowest = min(float(node.omega) for node in mesh.nodes)
+            lowest = min(node.omega.value for node in mesh.nodes)
             return [(node.progress.gamma, lowest) for node in mesh.nodes]
 
     sparse = run_virtual(gammas(topology__name="ring"))

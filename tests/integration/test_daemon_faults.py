@@ -14,7 +14,7 @@ import pytest
 from .daemons import NodeProcess, eventually, mesh, refused
 
 pytestmark = pytest.mark.faults
-SLOWER = {"schedule__local_steps": 30}
+SLOWER = {"schedule__local_steps": 25}
 """Rounds long enough for a node to be killed and started again in the midst of them."""
 
 
@@ -24,10 +24,10 @@ def peer_of(node: NodeProcess, name: str) -> tuple[int, int]:
     return peer.epoch, peer.version
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_a_killed_node_comes_back_and_the_others_miss_nothing(tmp_path: Path, seed: int) -> None:
     draw = random.Random(seed)
-    with mesh(tmp_path, 4, schedule__rounds=30, **SLOWER) as nodes:
+    with mesh(tmp_path, 4, schedule__rounds=24, **SLOWER) as nodes:
         for node in nodes:
             node.start()
         victim = nodes[draw.randrange(1, 4)]
@@ -40,14 +40,14 @@ def test_a_killed_node_comes_back_and_the_others_miss_nothing(tmp_path: Path, se
         victim.start()
         assert [node.wait() for node in nodes] == [0] * 4
         for node in survivors:
-            assert [event["round"] for event in node.events()] == list(range(30))
+            assert [event["round"] for event in node.events()] == list(range(24))
             assert victim.name in node.events()[-1]["merged"], "it is merged again at the end"
             assert set(node.result["skipped"][victim.name]) <= {"DEADLINE", "TRANSPORT", "UNKNOWN_SENDER"}
         assert [event["incarnation"] for event in victim.events("start")] == [1, 2]
         after = victim.events()[len(before) :]
         assert after[0]["round"] > before[-1]["round"]
         assert after[0]["version"] > before[-1]["version"] or after[0]["epoch"] > before[-1]["epoch"]
-        assert after[-1]["round"] == 29
+        assert after[-1]["round"] == 23
         assert len(after[-1]["merged"]) == 3
 
 
@@ -75,7 +75,7 @@ def test_sigterm_saves_and_a_resumed_run_finishes(tmp_path: Path) -> None:
         assert time.monotonic() - asked < 5
         stopped = [node.result["finished_rounds"] for node in nodes]
         for node, rounds in zip(nodes, stopped, strict=True):
-            assert 2 < rounds < 25
+            assert 2 <= rounds < 25
             assert len(list((node.data / "checkpoints").iterdir())) == 1
             node.start("--resume")
         assert [node.wait() for node in nodes] == [0, 0]
@@ -188,7 +188,7 @@ def test_a_torn_log_is_cut_where_it_is_whole_and_peers_follow(tmp_path: Path) ->
         stable.start()
         other.start().until(4)
         other.kill()
-        newest = max((other.data / "log").iterdir())
+        newest = max((other.data / "log").glob("*.delta"))
         newest.write_bytes(newest.read_bytes()[:-5])
         rounds = len(other.events())
         other.start()

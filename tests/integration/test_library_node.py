@@ -40,13 +40,18 @@ def accuracy(_model: nn.Module) -> dict[str, float]:
     return {"accuracy": 1.0}
 
 
+def pull(model: nn.Module, target: float) -> None:
+    """Leave gradients that pull all weights towards `target`."""
+    torch.autograd.backward(torch.stack([(p - target).square().sum() for p in model.parameters()]).sum())
+
+
 def train(node: Node, model: nn.Module, target: float, steps: int = 18, *, lr: float = 0.05) -> list[bool]:
     """Pull all weights towards `target`: the loop of a user."""
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     ended = []
     for _ in range(steps):
         optimizer.zero_grad()
-        torch.autograd.backward(sum((p - target).square().sum() for p in model.parameters()))
+        pull(model, target)
         optimizer.step()
         ended.append(node.step())
     return ended
@@ -65,8 +70,8 @@ def members(count: int, folder: Path, **over: Any) -> list[Callable[[nn.Module],
     def make(i: int) -> Callable[[nn.Module], Node]:
         def build(model: nn.Module) -> Node:
             others = [address for address in addresses if address != addresses[i]]
-            given = {"name": f"n{i}", "listen": addresses[i], "data_dir": folder / f"n{i}"}
-            return Node(model, peers=others, settings=SETTINGS | over, **given)
+            where, settings = folder / f"n{i}", SETTINGS | over
+            return Node(model, peers=others, name=f"n{i}", listen=addresses[i], data_dir=where, settings=settings)
 
         return build
 
@@ -136,17 +141,22 @@ def test_a_step_outside_of_with_says_what_to_do() -> None:
 
 def test_a_node_is_entered_once(tmp_path: Path) -> None:
     node = Node(small_model(), data_dir=tmp_path / "n")
-    with node, pytest.raises(ConfigError, match="once|already"), node:
+    with node, pytest.raises(ConfigError, match="entered once"), node:
         pass
-    with pytest.raises(ConfigError, match="once|already"), node:
+    with pytest.raises(ConfigError, match="entered once"), node:
         pass
 
 
 def test_an_exception_in_the_loop_closes_the_node_and_passes_through(tmp_path: Path) -> None:
     model, data = small_model(), tmp_path / "n"
-    with pytest.raises(ZeroDivisionError), Node(model, data_dir=data, settings=SETTINGS) as node:
-        train(node, model, target=1.0, steps=4)
-        raise ZeroDivisionError
+
+    def loop() -> None:
+        with Node(model, data_dir=data, settings=SETTINGS) as node:
+            train(node, model, target=1.0, steps=4)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop()
     assert list((data / "checkpoints").iterdir()), "what was done is saved"
     with Node(small_model(), data_dir=data, settings=SETTINGS) as again:
         assert again.round == 1, "and the folder is free for the next process"
@@ -167,7 +177,7 @@ def test_a_resumed_loop_goes_on_with_its_weights_and_its_optimizer(tmp_path: Pat
     with Node(model, optimizer=optimizer, data_dir=data, settings=settings) as node:
         for _ in range(6):
             optimizer.zero_grad()
-            torch.autograd.backward(sum(p.square().sum() for p in model.parameters()))
+            pull(model, 0.0)
             optimizer.step()
             node.step()
     again = small_model()

@@ -27,7 +27,20 @@ from .mesh import GOSSIP, SMALL, gossip, opened, simulated
 
 SKEWED = SMALL | {"partition": "dirichlet:0.1"}
 ROUND_FIELDS = {
-    *("event", "node", "round", "version", "epoch", "steps", "train_loss", "metrics", "merged", "omega", "gamma"),
+    *(
+        "event",
+        "node",
+        "round",
+        "version",
+        "epoch",
+        "steps",
+        "train_loss",
+        "metrics",
+        "live",
+        "merged",
+        "omega",
+        "gamma",
+    ),
     *("residue", "consensus", "frame_bytes", "bytes_out", "bytes_in"),
 }
 

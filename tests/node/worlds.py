@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import itertools
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch import nn
@@ -179,6 +184,10 @@ class Faults:
         self.calls = 0
         self.fired = 0
 
+    def __get__(self, instance: object, owner: type) -> Callable[..., object]:
+        """Stand in for a method, too."""
+        return partial(self, instance)
+
     def __call__(self, *arguments: object, **keywords: object) -> object:
         """Call through, or fail."""
         self.calls += 1
@@ -186,6 +195,38 @@ class Faults:
             self.fired += 1
             raise OSError(self._number, "no space left on device")
         return self._real(*arguments, **keywords)
+
+
+class HalfWritten:
+    """A file that holds the beginning and refuses the rest."""
+
+    def __init__(self, file: IO[bytes], fault: Faults) -> None:
+        self.file, self.write = file, fault
+        file.write(b"ha")
+
+    def __enter__(self) -> HalfWritten:
+        """Enter as the file does."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+WRITE_POINTS = ("open", "write", "fsync", "replace", "fsync folder")
+"""Where a durable write touches the disk, in order."""
+
+
+def break_disk(monkeypatch: pytest.MonkeyPatch, point: str, number: int = errno.ENOSPC) -> Faults:
+    """Let one of the calls of a durable write fail from now on, with every call of its kind after it."""
+    if point == "write":
+        fault, real = Faults(open, 1, number), open
+        monkeypatch.setattr("builtins.open", lambda path, _: HalfWritten(real(path, "wb"), fault))
+        return fault
+    target = {"open": (builtins, "open"), "replace": (os, "replace")}.get(point, (os, "fsync"))
+    fault = Faults(getattr(*target), 2 if point == "fsync folder" else 1, number)
+    monkeypatch.setattr(*target, fault)
+    return fault
 
 
 class Tied(nn.Module):

@@ -1,0 +1,435 @@
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from peermerge.node.log import MAX_EPOCH, Entry, PublishedLog, chain_link, chain_start, verify_frame
+from peermerge.node.state import State
+from peermerge.node.storage import DiskStorage, MemoryStorage
+from peermerge.protocol.codec import decode
+from peermerge.protocol.errors import DataDirError, DegradedError, EnvelopeError, FrameError, PeerError, Refusal
+from peermerge.protocol.limits import MAX_LEVEL
+from peermerge.protocol.manifest import manifest_of
+from peermerge.protocol.messages import Edge, Point
+
+from .worlds import (
+    BASE,
+    MANIFEST,
+    WRITE_POINTS,
+    RecordingStorage,
+    break_disk,
+    delta,
+    equal,
+    flips,
+    follower,
+    fresh_state,
+    header,
+    publish,
+    publisher,
+    pull,
+    random_delta,
+)
+
+CPU = torch.device("cpu")
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def kinds(names: list[str]) -> list[str]:
+    return [("s" if name.endswith("snapshot") else "d") + str(int(name[13:25])) for name in names]
+
+
+def filled(versions: int, retention: int = 4) -> tuple[PublishedLog, RecordingStorage]:
+    storage = RecordingStorage()
+    log = publisher(storage, retention=retention)
+    publish(log, rng(), versions)
+    return log, storage
+
+
+def test_a_version_is_what_every_peer_will_decode_and_says_what_the_log_knows() -> None:
+    log = publisher()
+    step = random_delta(rng())
+    entry = log.append(step, header(3, (Edge("bob", 0.1),), omega=0.1))
+    assert entry.header.point == log.point
+    assert (entry.header.sender, entry.header.base, entry.header.manifest) == ("alice", BASE, MANIFEST.digest)
+    assert entry.header.omega == float(np.float32(0.1))
+    assert entry.header.edges[0].weight == pytest.approx(0.1)
+    assert (log.last_round, log.header) == (3, entry.header)
+    assert publisher().header is None
+    twin = fresh_state()
+    twin.apply(twin.prepare(decode(entry.frame, MANIFEST)))
+    assert equal(log.state, twin)
+    assert entry.header.state == twin.digest
+
+
+def test_rule_8_the_chain_names_the_history_and_the_state_digest_the_content() -> None:
+    one, other = publisher(), publisher()
+    steps = [random_delta(rng(s)) for s in range(2)]
+    for log, order in ((one, steps), (other, steps[::-1])):
+        for step in order:
+            log.append(step, header())
+    assert one.point.state == other.point.state
+    assert one.point.chain != other.point.chain
+    start = chain_start(MANIFEST.digest, BASE, "alice", 1)
+    entries = [one.read(name) for name in one.plan(Point())]
+    assert one.point.chain == chain_link(
+        chain_link(start, entries[0].header.frame_sha256), entries[1].header.frame_sha256
+    )
+    assert publisher(sender="bob").point.chain != publisher().point.chain
+
+
+def test_a_signature_covers_the_very_bytes_of_the_header() -> None:
+    log = PublishedLog(MemoryStorage(), fresh_state(), "alice", BASE, 4, lambda raw: bytes(64))
+    assert log.append(random_delta(rng()), header()).envelope.endswith(bytes(64))
+
+
+def test_what_leads_to_the_head_is_the_tail_if_it_is_at_hand_and_cheaper() -> None:
+    log, _ = filled(7)
+    points = {entry.header.version: entry.header.point for entry in map(log.read, log.plan(Point()))}
+    assert kinds(log.plan(Point())) == ["s5", "d6", "d7"]
+    assert kinds(log.plan(points[6])) == ["d7"]
+    assert kinds(log.plan(points[6], snapshot=True)) == ["s5", "d6", "d7"]
+    assert log.plan(log.point) == []
+    assert kinds(log.plan(Point(1, 6, bytes(32), 0))) == ["s5", "d6", "d7"]
+    assert kinds(log.plan(Point(2, 6, points[6].chain, 0))) == ["s5", "d6", "d7"]
+    assert kinds(log.plan(Point(1, 9, bytes(32), 0))) == ["s5", "d6", "d7"]
+    assert publisher().plan(Point()) == []
+
+
+def test_a_snapshot_goes_out_where_it_costs_less_than_the_tail() -> None:
+    log = publisher(retention=6)
+    for level in range(1, 8):
+        log.append(delta(list(range(60)), [level % 2 or -1] * 60), header())
+    early = log.read("log/00000001-000000000002.delta").header.point
+    assert kinds(log.plan(early)) == ["s7"]
+
+
+def test_rule_10_compaction_keeps_one_snapshot_and_the_retained_tail() -> None:
+    log, storage = filled(18)
+    assert kinds(storage.names("log")) == ["d12", "d13", "d14", "d15", "s15", "d16", "d17", "d18"]
+    held = pull(log, follower())
+    assert held is not None
+    assert equal(log.state, held.state)
+
+
+def test_rule_10_files_are_immutable_and_written_once() -> None:
+    log, storage = filled(20)
+    log.restart(2, header())
+    publish(log, rng(1), 6)
+    names = [name for name, _ in storage.written]
+    assert len(names) == len(set(names))
+
+
+def test_rule_10_handlers_see_the_log_before_or_after_a_change_and_only_what_is_durable() -> None:
+    storage = RecordingStorage()
+    log = publisher(storage, retention=2)
+    seen: set[tuple[int, int]] = set()
+
+    def handler(_: str) -> None:
+        point = log.point
+        seen.add((point.epoch, point.version))
+        replicas = follower()
+        for name in log.plan(Point()):
+            entry = Entry.unpack(storage.read(name) or b"")
+            replicas.apply("alice", entry.header, entry.frame)
+        assert replicas.point("alice") == (point if point.version else Point())
+
+    storage.watch = handler
+    publish(log, rng(), 8)
+    log.restart(2, header())
+    publish(log, rng(1), 2)
+    assert seen == {(1, v) for v in range(9)} | {(2, 1), (2, 2), (2, 3)}
+
+
+def test_an_entry_that_is_gone_or_damaged_is_a_data_directory_error() -> None:
+    log, storage = filled(4)
+    name = log.plan(Point())[0]
+    data = storage.read(name) or b""
+    for damaged in flips(data, rng(), 40):
+        storage.write(name, damaged)
+        with pytest.raises(DataDirError, match="damaged"):
+            log.read(name)
+    storage.remove(name)
+    with pytest.raises(DataDirError, match="gone"):
+        log.read(name)
+    assert log.read(log.plan(Point())[-1]).header.version == 4
+
+
+def test_frames_are_verified_by_length_and_digest() -> None:
+    entry = publisher().append(random_delta(rng()), header())
+    verify_frame(entry.header, entry.frame)
+    for frame, refusal in ((entry.frame[:-1], Refusal.TRUNCATED), (bytes(len(entry.frame)), Refusal.DIGEST_MISMATCH)):
+        with pytest.raises(EnvelopeError) as caught:
+            verify_frame(entry.header, frame)
+        assert caught.value.refusal == refusal
+
+
+@pytest.mark.parametrize("versions", [0, 1, 3, 9])
+def test_a_full_disk_leaves_log_state_and_plans_unchanged(versions: int) -> None:
+    log, storage = filled(versions)
+    before, state, plan = log.point, log.state.copy(), log.plan(Point())
+    storage.full = True
+    for restart in (False, True):
+        with pytest.raises(DegradedError):
+            log.restart(2, header(99)) if restart else log.append(random_delta(rng(9)), header(99))
+        assert (log.point, log.plan(Point()), log.last_round) == (before, plan, versions - 1)
+        assert equal(state, log.state)
+    storage.full = False
+    publish(log, rng(9))
+    assert log.version == versions + 1
+    assert equal(publisher(storage).state, log.state)
+
+
+@pytest.mark.parametrize("point", WRITE_POINTS)
+@pytest.mark.parametrize("what", ["append", "compact", "restart"])
+def test_after_a_fault_at_any_point_of_the_disk_the_old_or_the_new_log_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, point: str
+) -> None:
+    disk = DiskStorage(tmp_path)
+    log = publisher(disk)
+    publish(log, rng(), 4 if what == "compact" else 3)
+    before, state = log.point, log.state.copy()
+    fault = break_disk(monkeypatch, point)
+    with pytest.raises(DegradedError):
+        log.restart(2, header()) if what == "restart" else publish(log, rng(1))
+    monkeypatch.undo()
+    assert fault.fired
+    assert log.point == before
+    assert equal(log.state, state)
+    found = publisher(disk)
+    assert found.dropped == []
+    assert found.point == before or point == "fsync folder"
+    assert equal(found.state, state) == (found.point == before or what == "restart")
+    publish(log, rng(2), 6)
+    assert equal(publisher(disk).state, log.state)
+    disk.close()
+
+
+def test_a_truncated_newest_file_is_dropped_and_a_left_over_is_not_seen(tmp_path: Path) -> None:
+    disk = DiskStorage(tmp_path)
+    log = publisher(disk)
+    publish(log, rng(), 2)
+    before = log.point
+    publish(log, rng(1))
+    newest = tmp_path / log.plan(Point())[-1]
+    data = newest.read_bytes()
+    newest.with_name(newest.name + ".tmp").write_bytes(data)
+    for length in (0, 1, 31, 36, len(data) // 2, len(data) - 1):
+        newest.write_bytes(data[:length])
+        found = publisher(disk)
+        assert found.point == before
+        assert found.dropped == [log.plan(Point())[-1]]
+    disk.close()
+
+
+def test_a_delta_out_of_range_leaves_the_log_unchanged() -> None:
+    log = publisher()
+    log.append(delta([0], [MAX_LEVEL]), header())
+    before, state = log.point, log.state.copy()
+    with pytest.raises(FrameError, match="OVERFLOW"):
+        log.append(delta([0], [1]), header())
+    with pytest.raises(FrameError, match="BAD_INDEX"):
+        log.append(delta([66], [1]), header())
+    assert log.point == before
+    assert equal(state, log.state)
+
+
+def test_a_disk_that_refuses_a_snapshot_or_a_removal_only_delays_compaction() -> None:
+    log, storage = filled(4)
+    storage.watch = lambda name: setattr(storage, "full", name.endswith("snapshot"))
+    publish(log, rng(1), 2)
+    assert log.version == 6
+    assert "s" not in "".join(kinds(storage.names("log")))
+    storage.watch, storage.full, storage.stuck = (lambda name: None), False, True
+    publish(log, rng(2))
+    assert kinds(storage.names("log"))[:3] == ["d1", "d2", "d3"]
+    storage.stuck = False
+    publish(log, rng(3), 5)
+    assert kinds(storage.names("log"))[0] == "d9"
+    assert equal(publisher(storage).state, log.state)
+
+
+def test_rule_9_a_new_epoch_starts_with_the_whole_state_and_is_found_again() -> None:
+    log, storage = filled(6)
+    before = log.state.copy()
+    storage.stuck = True
+    entry = log.restart(log.epoch + 1, header(6))
+    storage.stuck = False
+    assert (entry.header.epoch, entry.header.version, entry.header.from_version) == (2, 1, 0)
+    assert equal(before, log.state)
+    publish(log, rng(1), 2)
+    reopened = publisher(storage)
+    assert reopened.point == log.point
+    assert equal(reopened.state, log.state)
+    publish(reopened, rng(2), 4)
+    assert all(name.startswith("log/00000002") for name in storage.names("log"))
+
+
+def test_rule_9_epochs_are_consecutive_and_a_new_one_begins_only_where_history_is_lost() -> None:
+    log, storage = filled(3)
+    backup = storage.copy()
+    publish(log, rng(1), 2)
+    lost = log.point
+    for epoch in (2, 3, 4):
+        old = publisher(backup)
+        assert old.contradicts(lost)
+        old.restart(lost.epoch + 1, header())
+        assert old.epoch == epoch
+        assert not old.contradicts(lost)
+        lost = old.point
+        backup = storage.copy()
+
+
+def test_rule_9_only_a_point_this_log_does_not_lead_to_contradicts_it() -> None:
+    log, _ = filled(11)
+    inside = log.read("log/00000001-000000000008.delta").header.point
+    for held in (Point(), log.point, inside, Point(1, 1, bytes(32), 5)):
+        assert not log.contradicts(held)
+    for held in (
+        Point(2, 1, bytes(32), 5),
+        Point(1, 12, bytes(32), 5),
+        Point(1, 11, bytes(32), 5),
+        Point(1, 11, log.point.chain, 5),
+        Point(1, 8, bytes(32), inside.state),
+    ):
+        assert log.contradicts(held)
+    assert not log.contradicts(Point(MAX_EPOCH, 1, bytes(32), 5))
+    assert not log.contradicts(Point(2**63, 1, bytes(32), 5))
+
+
+def test_rule_9_an_old_backup_that_ran_on_past_the_lost_version_is_still_found_out() -> None:
+    log, storage = filled(2)
+    backup = storage.copy()
+    publish(log, rng(1))
+    replicas = follower()
+    pull(log, replicas)
+    old = publisher(backup)
+    publish(old, rng(2), 2)
+    with pytest.raises(EnvelopeError, match="REPLAYED"):
+        pull(old, replicas)
+    assert old.contradicts(replicas.point("alice"))
+    old.restart(2, header())
+    held = pull(old, replicas)
+    assert held is not None
+    assert equal(held.state, old.state)
+
+
+def test_a_reopened_log_goes_on_where_it_was() -> None:
+    for versions, retention in itertools.product((0, 1, 4, 5, 6, 13), (1, 4)):
+        log, storage = filled(versions, retention)
+        again = publisher(storage, retention=retention)
+        assert (again.point, again.last_round, again.dropped) == (log.point, log.last_round, [])
+        assert equal(again.state, log.state)
+        assert again.plan(Point()) == log.plan(Point())
+        assert log.append(delta([1], [1]), header()) == again.append(delta([1], [1]), header())
+
+
+def test_a_damaged_newest_version_is_dropped_and_what_came_before_it_kept() -> None:
+    log, storage = filled(3)
+    points = [log.read(name).header.point for name in log.plan(Point())]
+    newest = log.plan(Point())[-1]
+    data = storage.read(newest) or b""
+    for damaged in flips(data, rng(), 20):
+        storage.write(newest, damaged)
+        again = publisher(storage)
+        assert again.dropped == [newest]
+        assert again.point == points[1]
+        assert again.contradicts(points[2])
+
+
+def test_a_gap_drops_what_follows_it_and_left_overs_of_the_lost_history_never_come_back() -> None:
+    log, storage = filled(4)
+    names = log.plan(Point())
+    storage.remove(names[1])
+    again = publisher(storage)
+    assert (again.version, again.dropped) == (1, names[2:])
+    publish(again, rng(5))
+    third = publisher(storage)
+    assert third.point == again.point
+    assert third.dropped == names[2:]
+    publish(third, rng(6), 4)
+    assert publisher(storage).dropped == []
+
+
+def test_a_damaged_snapshot_falls_back_on_an_older_one_or_on_nothing() -> None:
+    log, storage = filled(5)
+    storage.stuck = True
+    publish(log, rng(1), 5)
+    storage.stuck = False
+    newer = "log/00000001-000000000010.snapshot"
+    storage.write(newer, b"damaged")
+    again = publisher(storage)
+    assert again.point == log.point
+    assert again.dropped == [newer]
+    storage.remove("log/00000001-000000000005.snapshot")
+    storage.remove("log/00000001-000000000001.delta")
+    lost = publisher(storage)
+    assert (lost.version, lost.last_round) == (0, -1)
+    assert lost.contradicts(log.point)
+
+
+def test_files_under_another_versions_name_do_not_fit() -> None:
+    log, storage = filled(2)
+    storage.write("log/00000001-000000000003.delta", storage.read(log.plan(Point())[1]) or b"")
+    storage.write("log/notes.txt", b"")
+    again = publisher(storage)
+    assert again.point == log.point
+    assert again.dropped == ["log/00000001-000000000003.delta"]
+
+
+def test_a_forged_state_digest_does_not_fit() -> None:
+    one, _ = filled(1)
+    other = RecordingStorage()
+    liar = publisher(other)
+    liar.state.digest = 77
+    publish(liar, rng(), 1)
+    assert publisher(other).version == 0
+    assert one.point.chain == liar.point.chain
+
+
+@pytest.mark.parametrize("what", ["base", "sender", "manifest", "floors"])
+def test_a_log_of_another_model_base_or_node_is_refused_with_the_cure(what: str) -> None:
+    _, storage = filled(2)
+    manifest = manifest_of([("other", (4, 4), "float32", False)]) if what == "manifest" else MANIFEST
+    state = State(manifest, np.full(len(manifest.tensors), 0, np.int8)) if what == "floors" else fresh_state(manifest)
+    base, sender = (bytes(32) if what == "base" else BASE), ("bob" if what == "sender" else "alice")
+    with pytest.raises(DataDirError, match="does not fit this model" if what == "floors" else "--fresh"):
+        PublishedLog(storage, state, sender, base, 4)
+
+
+def test_an_earlier_state_comes_back_from_the_tail() -> None:
+    log, _ = filled(4, retention=8)
+    states = [publisher().state]
+    replay = fresh_state()
+    for name in log.plan(Point()):
+        replay.apply(replay.prepare(decode(log.read(name).frame, MANIFEST)))
+        states.append(replay.copy())
+    for version, state in enumerate(states):
+        then = log.state_at(version)
+        assert then is not None
+        assert then.digest == state.digest
+        for t in range(len(MANIFEST.tensors)):
+            assert (then.tensor(t, CPU) == state.tensor(t, CPU)).all()
+    assert log.state_at(5) is None
+    assert equal(log.state, states[-1])
+
+
+def test_an_earlier_state_beyond_the_tail_or_behind_a_damaged_file_is_none() -> None:
+    log, storage = filled(9, retention=3)
+    assert log.state_at(2) is None
+    assert log.state_at(6) is not None
+    storage.write("log/00000001-000000000008.delta", b"damaged")
+    assert log.state_at(6) is None
+    assert log.state_at(8) is not None
+
+
+def test_damaged_entries_never_unpack() -> None:
+    packed = publisher().append(random_delta(rng()), header()).pack()
+    assert Entry.unpack(packed).pack() == packed
+    for damaged in flips(packed, rng(), 200):
+        with pytest.raises(PeerError):
+            Entry.unpack(damaged)

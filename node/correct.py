@@ -40,14 +40,13 @@ class Contribution:
     seed: int = 0
 
 
-def measured_gamma(mine: float, theirs: float, *, dense: bool) -> float:
-    """Return an edge's step: min(1, omega_i, omega_j), damped in dense graphs unless nothing was lost.
+def measured_gamma(omega: float, *, dense: bool) -> float:
+    """Return the step a node offers its edges, which take the smaller of two; damped in dense graphs.
 
-    omega is the share of the residue's squared norm that a node's last frames removed. A fixed step of 1 looks
-    fine for forty rounds and diverges by the hundredth.
+    omega is the share of the residue's squared norm that the node's last frames removed; frames that lose nothing
+    are not damped. A fixed step of 1 looks fine for forty rounds and diverges by the hundredth.
     """
-    omega = min(1.0, mine, theirs)
-    return omega * DENSE_STEP if dense and omega < LOSSLESS else omega
+    return omega * DENSE_STEP if dense and omega < LOSSLESS else min(1.0, omega)
 
 
 def measured_fresh(drift: float, push: float) -> float:

@@ -149,6 +149,8 @@ class Participant:
         self.debt = torch.zeros(0)
         """What the next correction holds beyond its merge: misses paid back, strangers of a full merge."""
         self.absorbed: dict[str, Merged] = {}
+        self.absorbed_sum = torch.zeros(0)
+        """What strangers of a full merge added to tau."""
         self.merged: list[Contribution] = []
         """What the round's merge used: the model that is evaluated is made of it."""
         self.rng = np.random.default_rng([config.seed, config.task.index, 1])

@@ -1,0 +1,174 @@
+"""The merge of a round: who takes part with which steps, what it adds to tau, and the model that is served."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from ..protocol.errors import FrameError, Refusal
+from ..protocol.messages import Merged
+from .correct import Contribution, corrections, distance, edge_seed, wire_float
+from .guard import outliers, too_old
+from .membership import View
+from .participant import Participant
+from .replicas import Replica
+from .schedule import Plan
+from .workload import reestimate
+
+
+def merge(node: Participant, planned: Plan, view: View, offers: Mapping[str, float]) -> dict[str, float]:
+    """Correct tau by what the neighbours' states say, with every refusal explained; return the weights used."""
+    own, reference = node.log.state, node.config.merge.reference
+    near = {peer: weight for peer, weight in offers.items() if not planned.everyone or node.replicas.get(peer)}
+    node.merged = _contributions(node, planned, near)
+    node.params.collect()
+    pushed = 0.0
+    for t, correction in corrections(node.method, own, node.merged, reference, node.device):
+        step = node.progress.gamma if reference == "base" else 1.0
+        node.params.tau[node.params.place(t)] += step * correction
+        pushed += 0.0 if node.manifest.tensors[t].full else float(correction.double().square().sum())
+    node.push.see(math.sqrt(pushed))
+    node.absorbed_sum = node.debt if node.absorbed else node.debt[:0]
+    if len(node.debt):
+        node.params.tau += node.debt
+        node.debt = node.debt[:0]
+    node.params.write()
+    used = node.absorbed | {c.peer: _used(node, c) for c in node.merged}
+    node.absorbed = {}
+    node.ledger.merged(node.log.epoch, node.log.version, used)
+    for peer in node.strangers(view, offers) if planned.everyone else ():
+        node.replicas.forget(peer)
+    return {peer: merged.weight for peer, merged in used.items()}
+
+
+def _used(node: Participant, contribution: Contribution) -> Merged:
+    """Return what the ledger and the next header say of a contribution."""
+    point = _replica(node, contribution.peer).point
+    return Merged(point.epoch, point.version, contribution.weight, contribution.gamma, contribution.fresh)
+
+
+def _contributions(node: Participant, planned: Plan, offers: Mapping[str, float]) -> list[Contribution]:
+    """Choose whose states take part, with the weight and the steps that both ends of each edge use."""
+    fits: dict[str, Replica] = {}
+    for peer, offered in offers.items():
+        node.peers[peer].weight = offered
+        if (reason := _unfit(node, planned, peer)) is None:
+            fits[peer] = _replica(node, peer)
+        else:
+            node.peers[peer].skip(reason)
+    distances = {peer: distance(node.log.state, replica.state, node.device) for peer, replica in fits.items()}
+    far = outliers(distances, node.config.guard.norm_gate)
+    chosen = [
+        Contribution(
+            peer,
+            replica.state,
+            wire_float(min(offers[peer], _offered(node, replica))),
+            *_steps(node, planned, replica),
+            edge_seed(node.name, peer, planned.round),
+        )
+        for peer, replica in fits.items()
+        if peer not in far and _offered(node, replica)
+    ]
+    _account(node, distances, far, chosen)
+    return chosen
+
+
+def _account(
+    node: Participant, distances: Mapping[str, float], far: Collection[str], chosen: Sequence[Contribution]
+) -> None:
+    """Note in status and ledger what was chosen and what was not."""
+    for peer, d in distances.items():
+        node.peers[peer].distance = d
+    taken = {c.peer for c in chosen}
+    for peer in distances.keys() - taken:
+        node.peers[peer].skip(Refusal.NORM_OUTLIER if peer in far else Refusal.UNKNOWN_SENDER)
+    for peer in taken:
+        node.peers[peer].merged += 1
+    # What an outlier merged of us is not owed back: we chose not to merge it.
+    node.ledger.close(node.log.epoch, node.log.version, far)
+    node.progress.gamma = min((c.gamma for c in chosen), default=0.0)
+    node.progress.consensus = math.sqrt(sum(d * d for d in distances.values()) / max(1, len(distances)))
+    node.alarms[1].see(node.progress.consensus)
+
+
+def _offered(node: Participant, replica: Replica) -> float:
+    """Return the weight that a neighbour's newest header offers us."""
+    edges = replica.header.edges if replica.header else ()
+    return next((e.weight for e in edges if e.peer == node.name), 0.0)
+
+
+def _unfit(node: Participant, planned: Plan, peer: str) -> Refusal | None:
+    replica = node.replicas.get(peer)
+    if replica is None or replica.header is None:
+        return Refusal.TRANSPORT
+    rounds = node.config.round
+    return too_old(planned.round, replica.round, synchronous=rounds.mode == "sync", staleness=rounds.staleness)
+
+
+def _steps(node: Participant, planned: Plan, replica: Replica) -> tuple[float, float]:
+    """Return an edge's steps for entries at rest and for fresh ones.
+
+    Measured, unless an expert fixed them or this is the one merge of a schedule.
+    """
+    if node.config.merge.gamma != "measured":
+        return node.config.merge.gamma, node.config.merge.gamma
+    if planned.everyone or node.schedule.merge == "final" or replica.header is None:
+        return 1.0, 1.0
+    mine, theirs = node.log.header, replica.header
+    gamma = min(mine.omega, theirs.omega) if mine else 0.0
+    return wire_float(gamma), wire_float(max(gamma, min(mine.fresh if mine else 0.0, theirs.fresh)))
+
+
+def _replica(node: Participant, peer: str) -> Replica:
+    replica = node.replicas.get(peer)
+    if replica is None:
+        raise FrameError(Refusal.OUT_OF_SEQUENCE, peer)
+    return replica
+
+
+def absorb(node: Participant, planned: Plan, offer: Mapping[str, float]) -> None:
+    """Add a stranger's contribution to the next correction and let its replica go: no replica is kept of it."""
+    for contribution in _contributions(node, planned, offer):
+        node.owe(node.log.state, contribution)
+        node.absorbed[contribution.peer] = _used(node, contribution)
+    for peer in offer:
+        node.replicas.forget(peer)
+
+
+def measure_merged(node: Participant) -> dict[str, float]:
+    """Evaluate the merge of published states, M(P) with full steps: what this node would serve.
+
+    Live weights are that plus what the node has not published yet, which is private progress; with lossless
+    frames the two are one. The live weights come back bit for bit.
+    """
+    if not node.merged and not len(node.absorbed_sum):
+        return node.workload.evaluate()
+    own = node.log.state
+    full = [replace(c, gamma=1.0, fresh=1.0) for c in node.merged]
+    kept = node.config.merge.statistics == "reestimate"
+    _show(node, {t: 0.0 for t, spec in enumerate(node.manifest.tensors) if not (kept and spec.full)}.items())
+    moves = corrections(node.method, own, full, node.config.merge.reference, node.device)
+    _show(node, ((t, move) for t, move in moves if not (kept and node.manifest.tensors[t].full)))
+    try:
+        return node.workload.evaluate()
+    finally:
+        node.params.write()
+
+
+def _show(node: Participant, moves: Iterable[tuple[int, Tensor | float]]) -> None:
+    """Make live tensors the published ones plus a move each, and what strangers added."""
+    for t, move in moves:
+        strangers = node.absorbed_sum[node.params.place(t)] if len(node.absorbed_sum) else 0.0
+        node.params.show(t, node.log.state.tensor(t, node.device) + move + strangers)
+
+
+def repair(node: Participant) -> None:
+    """Re-estimate normalisation statistics on local data, and forget optimizer state, where that is chosen."""
+    if node.config.merge.statistics == "reestimate":
+        reestimate(node.workload.model, node.workload.calibration(), node.device)
+        node.params.collect()
+    if node.config.merge.optimizer == "reset":
+        node.workload.reset_optimizer()

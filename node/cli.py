@@ -74,7 +74,7 @@ def peermerge(
 def main() -> None:
     """Run the command line; every error becomes one message and the exit code of its kind."""
     try:
-        app()
+        app(prog_name="peermerge")
     except PeermergeError as error:
         _trace(error)
         complain(str(error))

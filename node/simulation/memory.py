@@ -28,6 +28,7 @@ from .nodes import check_ends, node_config, node_name
 from .outcome import NodeFailed, NodeOutcome, Observer, Outcome
 
 OnRound = Callable[[str, int, dict[str, Any]], None]
+Watch = Callable[[Participant], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,17 @@ def play_memory(config: SimulationConfig, observer: Observer) -> Outcome:
     return Outcome([_outcome(node, seconds) for node in played.nodes], played.events)
 
 
-def play(config: SimulationConfig, on_round: OnRound | None = None) -> Played:
-    """Run a simulation on the memory network to its end. Raises ConfigError and NodeFailed."""
+def play(config: SimulationConfig, on_round: OnRound | None = None, watch: Watch | None = None) -> Played:
+    """Run a simulation on the memory network to its end. Raises ConfigError and NodeFailed.
+
+    `watch` sees every node before its first round and after each; what it does takes no virtual time.
+    """
     check_ends(config)
     with torch_threads(1):
-        return run_virtual(_play(config, on_round))
+        return run_virtual(_play(config, on_round, watch))
 
 
-async def _play(config: SimulationConfig, on_round: OnRound | None) -> Played:
+async def _play(config: SimulationConfig, on_round: OnRound | None, watch: Watch | None) -> Played:
     play = config.simulation
     network = MemoryNetwork(latency_s=play.latency_s, rate_bytes_s=play.rate_bytes_s, loss=play.loss, seed=config.seed)
     pool: WeakValueDictionary[bytes, State] = WeakValueDictionary()
@@ -84,7 +88,7 @@ async def _play(config: SimulationConfig, on_round: OnRound | None) -> Played:
     try:
         async with asyncio.TaskGroup() as group:
             for node in nodes:
-                group.create_task(_rounds(node, play.step_s, network, play.loss_until, play.nodes), name=node.name)
+                group.create_task(_rounds(node, config, network, watch), name=node.name)
     except* NodeFailed as failed:
         raise failed.exceptions[0] from None
     seconds = time.perf_counter() - started - work.seconds
@@ -93,15 +97,23 @@ async def _play(config: SimulationConfig, on_round: OnRound | None) -> Played:
     return Played(nodes, events, seconds)
 
 
-async def _rounds(node: Participant, step_s: float, network: MemoryNetwork, loss_until: int, nodes: int) -> None:
+async def _rounds(node: Participant, config: SimulationConfig, network: MemoryNetwork, watch: Watch | None) -> None:
+    play = config.simulation
+    see = watch or _look_away
+    see(node)
     try:
         while not node.last_round:
-            if loss_until and node.round >= loss_until:
-                for other in range(nodes):
+            if play.loss_until and node.round >= play.loss_until:
+                for other in range(play.nodes):
                     network.set_link(node.name, node_name(other), loss=0.0)
-            await run_round(node, step_s)
+            await run_round(node, play.step_s)
+            see(node)
     except DivergedError as error:
         raise NodeFailed(f"{node.name} failed in round {node.round}: {error}") from error
+
+
+def _look_away(_node: Participant) -> None:
+    """Watch nothing."""
 
 
 class _Watched(EventList):

@@ -82,7 +82,7 @@ def test_a_mistyped_command_is_corrected() -> None:
 
 
 def _fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def fail() -> None:
+    def fail(**_: object) -> None:
         raise error
 
     monkeypatch.setattr("peermerge.node.cli.app", fail)

@@ -32,7 +32,7 @@ def test_every_key_stands_in_the_template(model: type[BaseModel]) -> None:
 def test_keys_are_explained_by_their_docstrings_and_choices_by_their_types() -> None:
     text = template(NodeConfig)
     assert "# Training steps between two rounds.\nlocal_steps = 10" in text
-    assert '# One of "sync", "async".' in text
+    assert 'One of "sync", "async".' in text
     assert 'One of "measured", or a number.' in text
     assert "# What is trained.\n[task]" in text
 

@@ -17,7 +17,8 @@ from ..protocol.clock import Clock
 from ..protocol.errors import EnvelopeError, FrameError, PeerError, Refusal, TransportError
 from ..protocol.limits import max_frame_bytes
 from ..protocol.manifest import Manifest
-from ..protocol.messages import TAG_ENVELOPE, Envelope, Header, Point, PullRequest, pull_parts
+from ..protocol.messages import Envelope, Header, Point, PullRequest
+from ..protocol.parts import TAG_ENVELOPE, pull_parts
 from ..protocol.transport import Transport
 from .config import RoundConfig
 from .deadline import AdaptiveDeadline

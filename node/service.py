@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from ..protocol.clock import Clock
 from ..protocol.errors import DataDirError, EnvelopeError, Refusal, TransportError
 from ..protocol.limits import MAX_PARKED_PULLS
-from ..protocol.messages import Hello, Member, Point, PullRequest, pull_messages
+from ..protocol.messages import Hello, Member, Point, PullRequest
+from ..protocol.parts import pull_messages
 from .gather import Identity
 from .log import PublishedLog
 from .membership import StaticMembership

@@ -6,28 +6,13 @@ Reading is where a stranger's bytes become ours: every field is checked here, on
 from __future__ import annotations
 
 import math
-import re
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from google.protobuf.message import DecodeError
-
+from . import fields
 from . import wire_pb2 as wire
-from .errors import EnvelopeError, FrameError, Refusal
-from .limits import (
-    CHUNK_BYTES,
-    MAX_ADDRESS,
-    MAX_ATTACHMENT_BYTES,
-    MAX_ATTACHMENTS,
-    MAX_HEADER_BYTES,
-    MAX_MEMBERS,
-    NODE_NAME,
-    PROTOCOL_VERSION,
-)
-
-_NAME = re.compile(NODE_NAME)
-DIGEST = 32
+from .errors import EnvelopeError, Refusal
+from .limits import MAX_ATTACHMENT_BYTES, MAX_ATTACHMENTS, MAX_MEMBERS, PROTOCOL_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +73,20 @@ class Hello:
     def decode(cls, data: bytes) -> Hello:
         """Read and check; raises EnvelopeError."""
         m = wire.HelloMessage()
-        _parse(m, data)
+        fields.parse(m, data)
         if m.protocol != PROTOCOL_VERSION:
             raise EnvelopeError(Refusal.UNSUPPORTED_VERSION, f"{m.protocol}, mine is {PROTOCOL_VERSION}")
         if len(m.members) > MAX_MEMBERS:
             raise EnvelopeError(Refusal.OVERSIZE, f"{len(m.members)} members")
         return cls(
-            network=_name(m.network),
-            run=_name(m.run),
-            name=_name(m.name),
-            address=_address(m.address),
+            network=fields.name(m.network),
+            run=fields.name(m.run),
+            name=fields.name(m.name),
+            address=fields.address(m.address),
             incarnation=m.incarnation,
-            manifest=_digest(m.manifest),
-            base=_digest(m.base),
-            members=tuple(Member(_name(x.name), _address(x.address)) for x in m.members),
+            manifest=fields.digest(m.manifest),
+            base=fields.digest(m.base),
+            members=tuple(Member(fields.name(x.name), fields.address(x.address)) for x in m.members),
             round=m.round,
             published=_point_in(m.published),
             held=_point_in(m.held),
@@ -143,16 +128,16 @@ class PullRequest:
     def decode(cls, data: bytes) -> PullRequest:
         """Read and check; raises EnvelopeError."""
         m = wire.PullRequest()
-        _parse(m, data)
+        fields.parse(m, data)
         return cls(
-            network=_name(m.network),
-            run=_name(m.run),
-            name=_name(m.name),
+            network=fields.name(m.network),
+            run=fields.name(m.run),
+            name=fields.name(m.name),
             incarnation=m.incarnation,
             have=_point_in(m.have),
             wait_round=m.wait_round,
-            wait_s=_number(m.wait_s),
-            partial=_digest(m.partial, optional=True),
+            wait_s=fields.number(m.wait_s),
+            partial=fields.digest(m.partial, optional=True),
             offset=m.offset,
             snapshot=m.snapshot,
         )
@@ -252,7 +237,7 @@ class Header:
     def decode(cls, data: bytes) -> Header:
         """Read and check; raises EnvelopeError."""
         m = wire.Header()
-        _parse(m, data)
+        fields.parse(m, data)
         if m.protocol != PROTOCOL_VERSION:
             raise EnvelopeError(Refusal.UNSUPPORTED_VERSION, f"{m.protocol}, mine is {PROTOCOL_VERSION}")
         if len(m.edges) > MAX_MEMBERS or len(m.attachments) > MAX_ATTACHMENTS:
@@ -260,23 +245,23 @@ class Header:
         if not 0 <= m.from_version < m.version:
             raise EnvelopeError(Refusal.BAD_HEADER, f"from version {m.from_version} to {m.version}")
         return cls(
-            network=_name(m.network),
-            run=_name(m.run),
+            network=fields.name(m.network),
+            run=fields.name(m.run),
             view=m.view,
-            sender=_name(m.sender),
+            sender=fields.name(m.sender),
             incarnation=m.incarnation,
             epoch=m.epoch,
             version=m.version,
             from_version=m.from_version,
             round=m.round,
-            base=_digest(m.base),
-            manifest=_digest(m.manifest),
-            chain=_digest(m.chain),
+            base=fields.digest(m.base),
+            manifest=fields.digest(m.manifest),
+            chain=fields.digest(m.chain),
             state=m.state,
             frame_bytes=m.frame_bytes,
-            frame_sha256=_digest(m.frame_sha256),
-            omega=min(1.0, _number(m.omega)),
-            fresh=min(1.0, _number(m.fresh)),
+            frame_sha256=fields.digest(m.frame_sha256),
+            omega=min(1.0, fields.number(m.omega)),
+            fresh=min(1.0, fields.number(m.fresh)),
             edges=tuple(_edge_in(e) for e in m.edges),
             local_steps=m.local_steps,
             samples=m.samples,
@@ -300,84 +285,10 @@ class Envelope:
     def decode(cls, data: bytes) -> Envelope:
         """Read and check sizes; raises EnvelopeError."""
         m = wire.Envelope()
-        _parse(m, data)
+        fields.parse(m, data)
         if len(m.signature) not in (0, 64):
             raise EnvelopeError(Refusal.BAD_SIGNATURE, f"{len(m.signature)} bytes")
         return cls(m.header, m.signature)
-
-
-# ---- The parts of a Pull stream: tag, length, payload; several may share one message. ----
-
-TAG_ENVELOPE = b"E"
-TAG_CHUNK = b"C"
-_PART = struct.Struct("<cI")
-
-
-def pull_messages(envelope: bytes, frame: bytes | memoryview, offset: int = 0) -> Iterator[bytes]:
-    """Yield the messages that carry one envelope and its frame from `offset` on, at most a chunk each."""
-    head = _PART.pack(TAG_ENVELOPE, len(envelope)) + envelope
-    view = memoryview(frame)[offset:]
-    for start in range(0, max(1, len(view)), CHUNK_BYTES):
-        chunk = view[start : start + CHUNK_BYTES]
-        yield b"".join((head, _PART.pack(TAG_CHUNK, len(chunk)), chunk))
-        head = b""
-
-
-def pull_parts(message: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Split one message of a Pull stream into (tag, payload); raises FrameError."""
-    view = memoryview(message)
-    while view:
-        if len(view) < _PART.size:
-            raise FrameError(Refusal.TRUNCATED, "a part's head")
-        tag, length = _PART.unpack_from(view)
-        if tag not in (TAG_ENVELOPE, TAG_CHUNK):
-            raise FrameError(Refusal.BAD_HEADER, f"part tag {tag!r}")
-        if length > len(view) - _PART.size:
-            raise FrameError(Refusal.TRUNCATED, "a part's payload")
-        yield tag, view[_PART.size : _PART.size + length]
-        view = view[_PART.size + length :]
-
-
-# ---- Checks of single fields. ----
-
-
-def _parse(message: wire.HelloMessage | wire.PullRequest | wire.Header | wire.Envelope, data: bytes) -> None:
-    if len(data) > MAX_HEADER_BYTES:
-        raise EnvelopeError(Refusal.OVERSIZE, f"{len(data)} bytes")
-    try:
-        message.ParseFromString(data)
-    except DecodeError as error:
-        raise EnvelopeError(Refusal.BAD_HEADER, "not a message of this protocol") from error
-
-
-def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise EnvelopeError(Refusal.BAD_HEADER, f"name {text[:80]!r}")
-    return text
-
-
-def _address(text: str) -> str:
-    if len(text) > MAX_ADDRESS or not text.isprintable():
-        raise EnvelopeError(Refusal.BAD_HEADER, "address")
-    return text
-
-
-def _digest(data: bytes, *, optional: bool = False) -> bytes:
-    if len(data) != DIGEST and not (optional and not data):
-        raise EnvelopeError(Refusal.BAD_HEADER, f"digest of {len(data)} bytes")
-    return data
-
-
-def _number(value: float) -> float:
-    if not math.isfinite(value) or value < 0:
-        raise EnvelopeError(Refusal.NON_FINITE, repr(value))
-    return value
-
-
-def _share(value: float) -> float:
-    if not 0 <= value <= 1:
-        raise EnvelopeError(Refusal.BAD_HEADER, f"weight {value!r}")
-    return value
 
 
 def _edge_out(edge: Edge) -> wire.Edge:
@@ -396,15 +307,15 @@ def _edge_out(edge: Edge) -> wire.Edge:
 
 def _edge_in(m: wire.Edge) -> Edge:
     if not m.merged_epoch:
-        return Edge(_name(m.peer), _share(m.weight))
-    steps = _share(m.merged_weight), _share(m.merged_gamma), _share(m.merged_fresh)
-    return Edge(_name(m.peer), _share(m.weight), Merged(m.merged_epoch, m.merged_version, *steps))
+        return Edge(fields.name(m.peer), fields.share(m.weight))
+    steps = fields.share(m.merged_weight), fields.share(m.merged_gamma), fields.share(m.merged_fresh)
+    return Edge(fields.name(m.peer), fields.share(m.weight), Merged(m.merged_epoch, m.merged_version, *steps))
 
 
 def _attachment(m: wire.Attachment) -> Attachment:
     if m.bytes > MAX_ATTACHMENT_BYTES:
         raise EnvelopeError(Refusal.OVERSIZE, f"attachment of {m.bytes} bytes")
-    return Attachment(_name(m.kind), m.bytes, _digest(m.sha256))
+    return Attachment(fields.name(m.kind), m.bytes, fields.digest(m.sha256))
 
 
 def _point_out(point: Point) -> wire.Point | None:
@@ -416,4 +327,4 @@ def _point_out(point: Point) -> wire.Point | None:
 def _point_in(m: wire.Point) -> Point:
     if not m.epoch:
         return Point()
-    return Point(m.epoch, m.version, _digest(m.chain), m.state)
+    return Point(m.epoch, m.version, fields.digest(m.chain), m.state)

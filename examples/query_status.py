@@ -1,0 +1,26 @@
+"""Ask a running node how it does: python query_status.py HOST:PORT."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import grpc
+
+from peermerge.protocol.rpc import Stub
+from peermerge.protocol.wire_pb2 import DESCRIPTOR, StatusReply, StatusRequest
+
+
+async def ask(address: str) -> StatusReply:
+    """Return a node's status."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        status = Stub(channel, DESCRIPTOR.services_by_name["Status"])
+        reply: StatusReply = await status.call("Get", StatusRequest(), timeout_s=5)
+        return reply
+
+
+if __name__ == "__main__":
+    node = asyncio.run(ask(sys.argv[1]))
+    print(f"{node.node}: round {node.round} of {node.rounds}, {node.phase}, {dict(node.metrics)}")
+    for peer in node.peers:
+        print(f"  {peer.name}: merged {peer.merged} x, left out {peer.skipped} x {dict(peer.skipped_reasons)}")

@@ -26,7 +26,8 @@ import numpy.typing as npt
 from ..protocol.codec import decode, encode
 from ..protocol.delta import Delta
 from ..protocol.errors import DataDirError, DegradedError, EnvelopeError, PeerError, Refusal
-from ..protocol.messages import DIGEST, Envelope, Header, Point
+from ..protocol.fields import DIGEST
+from ..protocol.messages import Envelope, Header, Point
 from .log_index import Index, file_name
 from .state import State
 from .storage import Storage

@@ -35,7 +35,8 @@ QUICK = {
     "log.checkpoint_every": 2,
 }
 """Settings with which a round takes some ten milliseconds and nobody waits long for the dead."""
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
+"""Far more than anything takes on an idle machine: it only ends what hangs."""
 
 
 def eventually(predicate: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:

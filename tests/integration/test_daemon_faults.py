@@ -13,7 +13,7 @@ import pytest
 
 from .daemons import NodeProcess, eventually, mesh, refused
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 SLOWER = {"schedule__local_steps": 25}
 """Rounds long enough for a node to be killed and started again in the midst of them."""
 
@@ -72,7 +72,7 @@ def test_sigterm_saves_and_a_resumed_run_finishes(tmp_path: Path) -> None:
         for node in nodes:
             node.signal(signal.SIGTERM)
         assert [node.wait() for node in nodes] == [0, 0]
-        assert time.monotonic() - asked < 5
+        assert time.monotonic() - asked < 15
         stopped = [node.result["finished_rounds"] for node in nodes]
         for node, rounds in zip(nodes, stopped, strict=True):
             assert 2 <= rounds < 25
@@ -92,7 +92,7 @@ def test_sigint_ends_a_node_that_waits_for_its_peers(tmp_path: Path) -> None:
         node.start()
         eventually(lambda: node.events("start"), "it waits")
         node.signal(signal.SIGINT)
-        assert node.wait(5) == 0
+        assert node.wait() == 0
     finally:
         node.kill()
 

@@ -20,7 +20,7 @@ from peermerge.protocol import wire_pb2 as wire
 
 from .daemons import DEADLINE_S, NodeProcess, end, eventually, free_ports, has_ipv6, mesh, refused
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

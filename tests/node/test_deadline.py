@@ -14,7 +14,8 @@ from peermerge.node.log import PublishedLog
 from peermerge.node.peers import Peers
 from peermerge.node.replicas import Replica, Replicas
 from peermerge.protocol.clock import VirtualClock, run_virtual
-from peermerge.protocol.messages import Header, PullRequest, pull_messages
+from peermerge.protocol.messages import Header, PullRequest
+from peermerge.protocol.parts import pull_messages
 
 from .worlds import BASE, MANIFEST, follower, publish, publisher
 

@@ -13,6 +13,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+ERR = Console(stderr=True)
+"""Progress goes here: standard output is for the table."""
+
 
 def arguments(description: str) -> argparse.ArgumentParser:
     """Return a parser with the flags that every benchmark takes."""

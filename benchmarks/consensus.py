@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import arguments, show, write
+from _common import ERR, arguments, show, write
 from torch import Tensor
 
 from peermerge.node.config import SimulationConfig, load
@@ -147,7 +147,7 @@ def main() -> None:
     results = {}
     for cell in cells(given.quick):
         results[cell] = figures(run(cell, rounds, nodes))
-        print(cell.key, *(f"{name} {value:.3g}" for name, value in results[cell].items()), flush=True)
+        ERR.print(cell.key, *(f"{name} {value:.3g}" for name, value in results[cell].items()), highlight=False)
     report(results, given.json)
 
 

@@ -134,7 +134,9 @@ def main() -> None:
     figures: dict[str, float] = {"torch_mb": torch_mb, **found}
     figures |= {key.replace("daemon", "beyond_torch"): found[key] - torch_mb for key in ("daemon_mb", "daemon_mb_max")}
     limits = {"beyond_torch_mb_max": MEMORY_MB, "loopback_bytes_s": BYTES_S}
-    show(f"{nodes} paused daemons", ["figure", "value", "limit"], [[k, v, limits.get(k, "")] for k, v in figures.items()])
+    show(
+        f"{nodes} paused daemons", ["figure", "value", "limit"], [[k, v, limits.get(k, "")] for k, v in figures.items()]
+    )
     write(given.json, dict(figures))
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from _common import arguments, show, write
+from _common import ERR, arguments, show, write
 
 from peermerge.node.config import SimulationConfig, load
 from peermerge.node.simulation.outcome import NodeFailed, Unobserved
@@ -106,7 +106,8 @@ def run(cell: Cell, nodes: int, folder: Path) -> Tally:
             continue
         tally.add(done.summary, seconds_per_round(out / "nodes", cell.rounds))
         tally.failures += [f"seed {seed}: {each}" for each in done.failures]
-        print(f"{cell.key} {seed}: {tally.finished}/{tally.nodes} {tally.seconds[-1]:.3f} s", flush=True)
+        news = f"{tally.seconds[-1]:.3f} s, {tally.models[-1]:.5f} models"
+        ERR.print(f"{cell.key} {seed}: {tally.finished}/{tally.nodes}, {news}", highlight=False)
         shutil.rmtree(out)
     return tally
 
@@ -129,10 +130,15 @@ def report(tallies: dict[Cell, Tally], path: Path | None) -> None:
         models = max(tally.models, default=float("nan"))
         rows.append([cell.key, cell.runs, f"{tally.finished}/{tally.nodes}", *means, models])
         named = dict(zip(("seconds_per_round", "seconds_beyond_training", "models"), means, strict=True))
-        named |= {"runs": cell.runs, "nodes_finished": tally.finished, "nodes_started": tally.nodes, "models_max": models}
+        named |= {
+            "runs": cell.runs,
+            "nodes_finished": tally.finished,
+            "nodes_started": tally.nodes,
+            "models_max": models,
+        }
         figures |= {f"{name}_{cell.key}": value for name, value in named.items()}
         for failure in tally.failures:
-            print(f"{cell.key} {failure}")
+            ERR.print(f"{cell.key} {failure}", markup=False, highlight=False)
     columns = ["cell", "runs", "nodes that finished", "s a round", "beyond training", "models", f"most (<= {BUDGET})"]
     show("daemons on loopback", columns, rows)
     write(path, figures)

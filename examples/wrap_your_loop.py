@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from peermerge.node import Node
 
-ADDRESSES = {"a": "127.0.0.1:50051", "b": "127.0.0.1:50052"}
+ADDRESSES = {"a": "127.0.0.1:50061", "b": "127.0.0.1:50062"}
 SETTINGS = {"schedule.rounds": 40, "schedule.local_steps": 10, "publish.density": 0.1}
 TRAINED = 1_400
 

@@ -35,7 +35,7 @@ def residue(manifest: Manifest, rng: np.random.Generator, kind: str = "normal", 
     for _, place in manifest.slices():
         size = place.stop - place.start
         draw = rng.standard_t(3, size) if kind == "heavy" else rng.standard_normal(size)
-        x[place] = np.round(draw, 1 if kind == "ties" else 9) * scale
+        x[place] = np.clip(np.round(draw, 1 if kind == "ties" else 9) * scale, -3e38, 3e38)
     return x
 
 
@@ -213,4 +213,14 @@ def test_rule_12_the_publisher_clamps_levels_and_grids() -> None:
     sent = compressed(x, lossless=True).delta
     sent.check(MANIFEST)
     assert np.abs(sent.levels).max() <= MAX_LEVEL
-    assert compressed(x, floor=-3, lossless=True).delta.exponents.min() >= -3
+
+
+@pytest.mark.parametrize("budget", CHOICES)
+def test_rule_12_no_grid_is_finer_than_the_floor_and_half_a_step_still_counts_as_one(budget: dict[str, Any]) -> None:
+    x = np.zeros(MANIFEST.length, np.float32)
+    x[:3] = [2.0**-4, -(2.0**-4), 2.0**-4 * 0.99]
+    sent = compressed(x, floor=-3, **(budget | {"density": 1.0} if "sparsifier" in budget else budget)).delta
+    assert sent.exponents.min() >= -3
+    if "lossless" not in budget:
+        assert sent.levels[sent.index == 0].tolist() == [1]
+        assert 2 not in sent.index

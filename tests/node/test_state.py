@@ -111,6 +111,7 @@ def test_rule_12_a_level_on_a_grid_far_above_the_state_is_refused() -> None:
     state = add(fresh_state(), delta([0], [1], -60))
     refused(state, delta([1], [1], -29))
     refused(state, delta([1], [1], MAX_EXPONENT))
+    refused(state, delta([0], [-1], -29))
     add(state, delta([1], [1], -31))
     assert exact(state)[1] == 1 << (MIN_EXPONENT * -1 - 31)
 

@@ -1,7 +1,7 @@
 """A task of your own: a model, the data of one node, and how the one learns from the other.
 
-peermerge simulate --task my_task:factory --task-arg width=64 --nodes 5
-peermerge node start --task my_task:factory --task-arg width=64
+peermerge simulate --task mytask:factory --task-arg width=64 --nodes 5
+peermerge node start --task mytask:factory --task-arg width=64
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Disc:
     def model(self) -> nn.Module:
         """Return the initial model: equal on all nodes of one seed."""
         torch.manual_seed(self._shard.seed)
-        return nn.Sequential(nn.Linear(2, self._width), nn.Tanh(), nn.Linear(self._width, 2))
+        return nn.Sequential(nn.Linear(5, self._width), nn.Tanh(), nn.Linear(self._width, 2))
 
     def train(self, model: nn.Module, steps: int, device: torch.device) -> TrainReport:
         """Take optimizer steps on points of this node's slice."""
@@ -58,8 +58,8 @@ def points(count: int, draw: torch.Generator, shard: Shard) -> tuple[Tensor, Ten
     """Draw points of a slice of the unit disc, and whether each lies in the inner half of its area."""
     angle = 2 * math.pi * (shard.index + torch.rand(count, generator=draw)) / shard.count
     area = torch.rand(count, generator=draw)
-    inputs = torch.stack([angle.cos(), angle.sin()], 1) * area.sqrt()[:, None]
-    return inputs, (area < 0.5).long()
+    x, y = area.sqrt() * angle.cos(), area.sqrt() * angle.sin()
+    return torch.stack([x, y, x * x, y * y, x * y], 1), (area < 0.5).long()
 
 
 def factory(shard: Shard, *, width: int = 32, lr: float = 0.02) -> Disc:

@@ -1,0 +1,59 @@
+"""Every benchmark's quick form runs to its end and writes flat figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def figures(script: str, folder: Path) -> dict[str, float | str]:
+    """Run a script's quick form and return what it wrote."""
+    out = folder / "figures.json"
+    command = [sys.executable, str(BENCHMARKS / f"{script}.py"), "--quick", "--json", str(out)]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=one_thread, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    written: dict[str, float | str] = json.loads(out.read_text())
+    assert {"python", "torch", "cpus"} < written.keys()
+    assert all(isinstance(value, int | float | str) for value in written.values())
+    return written
+
+
+def test_quick_consensus_falls_and_keeps_its_mean(tmp_path: Path) -> None:
+    written = figures("consensus", tmp_path)
+    for cell in ("ring_10pct", "ring_10pct_lossy"):
+        assert written[f"monotone_{cell}"] == 1
+        assert float(written[f"final_drift_{cell}"]) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_quick_simulation_of_one_seed_repeats_its_bytes(tmp_path: Path) -> None:
+    assert figures("scale", tmp_path)["byte_equal"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_quick_daemons_finish_every_round_within_the_budget(tmp_path: Path) -> None:
+    written = figures("mesh", tmp_path)
+    assert written["nodes_finished_ring_merging_5"] == written["nodes_started_ring_merging_5"] == 4
+    assert float(written["models_max_ring_merging_5"]) <= 0.005
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_quick_idle_daemons_stay_small(tmp_path: Path) -> None:
+    assert float(figures("idle", tmp_path)["beyond_torch_mb_max"]) < 60
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_quick_accuracy_writes_flat_figures(tmp_path: Path) -> None:
+    assert figures("accuracy", tmp_path)

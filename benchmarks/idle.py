@@ -65,7 +65,7 @@ async def ask(child: Child, service: str, method: str, request: Any) -> Any:
 
 async def statuses(children: list[Child]) -> list[wire.StatusReply]:
     """Return the status of all."""
-    return await asyncio.gather(*(ask(child, "Status", "Get", wire.StatusRequest()) for child in children))
+    return list(await asyncio.gather(*(ask(child, "Status", "Get", wire.StatusRequest()) for child in children)))
 
 
 def has_merged(child: Child) -> bool:
@@ -134,9 +134,8 @@ def main() -> None:
     figures: dict[str, float] = {"torch_mb": torch_mb, **found}
     figures |= {key.replace("daemon", "beyond_torch"): found[key] - torch_mb for key in ("daemon_mb", "daemon_mb_max")}
     limits = {"beyond_torch_mb_max": MEMORY_MB, "loopback_bytes_s": BYTES_S}
-    show(
-        f"{nodes} paused daemons", ["figure", "value", "limit"], [[k, v, limits.get(k, "")] for k, v in figures.items()]
-    )
+    rows = [[name, value, limits.get(name, "")] for name, value in figures.items()]
+    show(f"{nodes} paused daemons", ["figure", "value", "limit"], rows)
     write(given.json, dict(figures))
 
 

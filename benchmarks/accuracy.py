@@ -19,6 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
 from _common import ERR, arguments, show, write
 from rich.progress import track
 
@@ -72,7 +73,7 @@ def _play(over: dict[str, Any]) -> dict[str, float]:
         spread[event["round"]] = spread.get(event["round"], 0.0) + event["consensus"] / len(nodes)
     half = config.schedule.rounds // 2
     first = nodes[0]
-    first.params.tau.copy_(sum(n.params.tau for n in nodes) / len(nodes))
+    first.params.tau.copy_(torch.stack([n.params.tau for n in nodes]).sum(0) / len(nodes))
     first.params.write()
     return {
         "mean_model": first.workload.evaluate()["accuracy"],

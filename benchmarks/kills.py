@@ -11,6 +11,7 @@ import asyncio
 import random
 import statistics
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,10 @@ async def _reached(children: Any, round_: int) -> None:
 
 async def _merged_again(child: Child, before: int) -> int:
     """Return how many rounds lie between the last one before the kill and the first one it merged in after."""
-    last = max(e["round"] for e in child.events[:before] if e["event"] == "round")
+    last: int = max(e["round"] for e in child.events[:before] if e["event"] == "round")
     while child.process.returncode is None:
         child.new_events()
-        after = [e["round"] for e in child.events[before:] if e["event"] == "round" and e["merged"]]
+        after: list[int] = [e["round"] for e in child.events[before:] if e["event"] == "round" and e["merged"]]
         if after:
             return after[0] - last
         await asyncio.sleep(POLL_S)
@@ -88,7 +89,7 @@ def _figures(children: list[Child], rounds: int, back: list[int]) -> dict[str, f
         times = [e["time"] for e in child.events if e["event"] == "round"]
         starts = sum(e["event"] == "start" for e in child.events)
         if starts == 1:
-            gaps += [b - a for a, b in zip(times[1:], times[2:], strict=False)]
+            gaps += [b - a for a, b in pairwise(times[1:])]
             lost += rounds - len(times)
     return {
         "nodes": len(children),

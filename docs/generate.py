@@ -101,7 +101,7 @@ def _tables(model: type[BaseModel], prefix: str) -> Iterator[str]:
 def _table(model: type[BaseModel], name: str) -> str:
     texts = _docstrings(model)
     rows = [
-        (f"`{key}`", f"`{toml(field.default)}`" if field.default is not None else "not set", _meaning(field, texts, key))
+        (f"`{key}`", "not set" if field.default is None else f"`{toml(field.default)}`", _meaning(field, texts, key))
         for key, field in model.model_fields.items()
         if not isinstance(field.default, BaseModel)
     ]
@@ -210,7 +210,9 @@ def metric_names() -> str:
     rows += [(f"`peermerge_{name}_total`", "counter", text) for name, text in metrics.COUNTERS.items()]
     rows += [("`peermerge_metric{name}`", "gauge", "What the task's evaluation returned")]
     rows += [(f"`peermerge_peer_{name}{{peer}}`", "gauge", f"{name} per peer") for name in metrics.PEER_GAUGES]
-    rows += [(f"`peermerge_peer_{name}_total{{peer}}`", "counter", f"{name} per peer") for name in metrics.PEER_COUNTERS]
+    rows += [
+        (f"`peermerge_peer_{name}_total{{peer}}`", "counter", f"{name} per peer") for name in metrics.PEER_COUNTERS
+    ]
     return table(("metric", "kind", "meaning"), rows)
 
 

@@ -21,6 +21,6 @@ async def ask(address: str) -> StatusReply:
 
 if __name__ == "__main__":
     node = asyncio.run(ask(sys.argv[1]))
-    print(f"{node.node}: round {node.round} of {node.rounds}, {node.phase}, {dict(node.metrics)}")
+    print(f"{node.node}: round {node.round} of {node.rounds}, {node.phase}, {dict(sorted(node.metrics.items()))}")
     for peer in node.peers:
         print(f"  {peer.name}: merged {peer.merged} x, left out {peer.skipped} x {dict(peer.skipped_reasons)}")

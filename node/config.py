@@ -226,17 +226,25 @@ class Play(Section):
     """How many nodes to play, and on what."""
 
     nodes: Annotated[int, Field(ge=1)] = 5
+    """How many."""
     network: Literal["memory", "grpc"] = "memory"
+    """One process with virtual time, or real daemons over the loopback interface."""
     baselines: tuple[Literal["alone", "dense", "central"], ...] = ("alone", "dense", "central")
+    """What to compare with."""
     start_noise: Annotated[float, Field(ge=0)] = 0
+    """Nodes start this far (standard deviation) from the base: for consensus experiments."""
     latency_s: Annotated[float, Field(ge=0)] = 0.01
+    """One-way delay of the memory network, virtual."""
     rate_bytes_s: Annotated[float, Field(gt=0)] = 12.5e6
+    """What a link of the memory network carries."""
     loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the memory network's messages that are lost."""
     loss_until: Annotated[int, Field(ge=0)] = 0
     """Messages are lost only before this round; 0: always."""
     step_s: Annotated[float, Field(ge=0)] = 0.01
     """Virtual seconds that a training step costs on the memory network."""
     device: str = "cpu"
+    """Where all nodes compute."""
 
 
 class SimulationConfig(RunConfig):

@@ -42,6 +42,18 @@ class Ledger:
         for far in [v for v in self.settled if abs(v - version) >= KEEP]:
             del self.settled[far]
 
+    def settled_with(self, peer: str, epoch: int, version: int, theirs: tuple[int, int]) -> bool:
+        """Whether this pair of states was merged already: by paying back, or against an earlier version of ours."""
+        last = self.last.get(peer)
+        again = last is not None and (last.epoch, last.version) == theirs
+        return again or (epoch == self.epoch and peer in self.settled.get(version, ()))
+
+    def replay(self, headers: Iterable[Header]) -> None:
+        """Take up the merges that our own later headers tell of; what came after the last of them is lost."""
+        for header in headers:
+            self.close(header.epoch, header.from_version, [e.peer for e in header.edges if e.merged])
+            self.last = {}
+
     def settle(self, me: str, header: Header) -> Merged | None:
         """Return how the sender of this header merged us while we missed it, once; None if nothing is owed.
 

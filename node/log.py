@@ -191,6 +191,11 @@ class PublishedLog:
         state.fresh = self._fresh(version)
         return state
 
+    def headers(self, version: int) -> list[Header]:
+        """Return the headers of the deltas after a version, as far as they are kept."""
+        entries = [self._verified(name) for name in self._index.deltas(version) or ()]
+        return [entry.header for entry in entries if entry]
+
     def _fresh(self, version: int) -> npt.NDArray[np.int64]:
         """Return the entries that a version brought; none where its delta is gone."""
         name = self._index.names.get(("delta", version))

@@ -70,7 +70,7 @@ def _contributions(node: Participant, planned: Plan, offers: Mapping[str, float]
             edge_seed(node.name, peer, planned.round),
         )
         for peer, replica in fits.items()
-        if peer not in far and _offered(node, replica)
+        if peer not in far
     ]
     _account(node, distances, far, chosen)
     return chosen
@@ -84,7 +84,7 @@ def _account(
         node.peers[peer].distance = d
     taken = {c.peer for c in chosen}
     for peer in distances.keys() - taken:
-        node.peers[peer].skip(Refusal.NORM_OUTLIER if peer in far else Refusal.UNKNOWN_SENDER)
+        node.peers[peer].skip(Refusal.NORM_OUTLIER)
     for peer in taken:
         node.peers[peer].merged += 1
     # What an outlier merged of us is not owed back: we chose not to merge it.
@@ -101,11 +101,17 @@ def _offered(node: Participant, replica: Replica) -> float:
 
 
 def _unfit(node: Participant, planned: Plan, peer: str) -> Refusal | None:
-    replica = node.replicas.get(peer)
+    """Say why a neighbour cannot take part in this round, if it cannot."""
+    replica, rounds = node.replicas.get(peer), node.config.round
     if replica is None or replica.header is None:
         return Refusal.TRANSPORT
-    rounds = node.config.round
-    return too_old(planned.round, replica.round, synchronous=rounds.mode == "sync", staleness=rounds.staleness)
+    old = too_old(planned.round, replica.round, synchronous=rounds.mode == "sync", staleness=rounds.staleness)
+    if old or not _offered(node, replica):
+        return old or Refusal.UNKNOWN_SENDER
+    # Where misses are paid back, merging the very same states twice would be too much.
+    theirs = (replica.point.epoch, replica.point.version)
+    again = node.mirrored and node.ledger.settled_with(peer, node.log.epoch, node.log.version, theirs)
+    return Refusal.REPLAYED if again else None
 
 
 def _steps(node: Participant, planned: Plan, replica: Replica) -> tuple[float, float]:

@@ -293,6 +293,7 @@ class Participant:
             self.debt = saved.state["debt"].to(self.device)
             self.workload.model.load_state_dict(saved.state["rest"], strict=False)
             self.ledger = Ledger.from_json(saved.ledger)
+            self.ledger.replay(self.log.headers(saved.version) if saved.epoch == self.log.epoch else ())
             for name, value in saved.pace.items():
                 setattr(self, name, Smoothed(value, True))
         self.params.write()

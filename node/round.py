@@ -101,8 +101,6 @@ def _append(node: Participant, planned: Plan, view: View, offers: Mapping[str, f
     node.progress.residue = compressed.residue
     node.progress.frame_bytes = len(entry.frame)
     node.alarms[0].see(compressed.residue)
-    if node.pool is not None:
-        node.pool[entry.header.chain] = node.log.state.copy()
 
 
 def _template(node: Participant, planned: Plan, view: View, offers: Mapping[str, float], report: TrainReport) -> Header:

@@ -73,12 +73,16 @@ class PeerService:
             raise EnvelopeError(Refusal.BASE_MISMATCH, f"{self._me.name} and {theirs.name}")
         self._membership.learn([Member(theirs.name, theirs.address)], first_hand=True)
         self._membership.learn(theirs.members)
-        if self._log.contradicts(theirs.held):
-            self.contradicted = max(self.contradicted, theirs.held.epoch)
+        self._compare(theirs.held)
         mine = self._held(theirs.name)
         same = (mine.epoch, mine.version) == (theirs.published.epoch, theirs.published.version)
         if mine.epoch and same and (mine.chain, mine.state) != (theirs.published.chain, theirs.published.state):
             self._peers[theirs.name].skip(Refusal.EQUIVOCATION)
+
+    def _compare(self, held: Point) -> None:
+        """Note whether a peer holds a state of ours that our log does not contain."""
+        if self._log.contradicts(held):
+            self.contradicted = max(self.contradicted, held.epoch)
 
     async def announce(self, round_: int) -> None:
         """Wake the pulls that wait for this round's version; the log already holds it durably."""
@@ -100,6 +104,8 @@ class PeerService:
         asked = PullRequest.decode(request)
         if (asked.network, asked.run) != (self._me.network, self._me.run):
             raise EnvelopeError(Refusal.NETWORK_MISMATCH, f"{asked.network}/{asked.run}")
+        # Not in Hello alone: a greeting may have missed us while we were set back.
+        self._compare(asked.have)
         record = self._peers[asked.name]
         record.bytes_in += len(request)
         await self._until_published(asked.wait_round, min(asked.wait_s, MAX_WAIT_S))

@@ -39,7 +39,7 @@ class Delta:
             raise FrameError(Refusal.NON_FINITE, "exponent outside its limits")
         if not len(self.index):
             return
-        if self.index[0] < 0 or self.index[-1] >= manifest.length or not (np.diff(self.index) > 0).all():
+        if self.index[0] < 0 or self.index[-1] >= manifest.length or not (self.index[1:] > self.index[:-1]).all():
             raise FrameError(Refusal.BAD_INDEX, "not ascending inside the index space")
         if not self.levels.all() or self.levels.max() > MAX_LEVEL or self.levels.min() < -MAX_LEVEL:
             raise FrameError(Refusal.OVERFLOW, "a level is zero or at least 2^30")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from configparser import ConfigParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def containerfile(instruction: str) -> list[str]:
 
 def option(command: list[str], name: str) -> list[str]:
     """Return the values of an option of a command."""
-    return [value for flag, value in zip(command, command[1:], strict=False) if flag == name]
+    return [value for flag, value in pairwise(command) if flag == name]
 
 
 def test_the_shared_file_is_a_nodes_configuration() -> None:
@@ -149,9 +150,9 @@ def test_alerts_speak_of_metrics_that_exist() -> None:
     used = {name for rule in rules for name in re.findall(r"peermerge_\w+", rule["expr"])}
     assert used
     assert used <= known
-    scraped = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"][0]["static_configs"][0]["targets"]
+    scrape = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"][0]
     port = SHARED["node"]["metrics"].rpartition(":")[2]
-    assert scraped == [f"{name}:{port}" for name in compose()]
+    assert scrape["static_configs"][0]["targets"] == [f"{name}:{port}" for name in compose()]
 
 
 @pytest.mark.slow

@@ -6,15 +6,14 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted(
-    path
-    for path in [*ROOT.glob("*.md"), *(p for d in ("docs", "deploy", "node", "protocol") for p in (ROOT / d).rglob("*.md"))]
-)
+FOLDERS = ("docs", "deploy", "node", "protocol")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 
 
-def python_blocks(page: Path) -> list[str]:
-    """Return the fenced Python blocks of a page."""
-    return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a page in one language; those in a list lose its indent."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
 
 
 def commands(page: Path) -> list[str]:

@@ -12,9 +12,11 @@ import pytest
 import typer
 
 from peermerge.node.cli import app
+from peermerge.node.config import NodeConfig, load
 
-from .pages import PAGES, ROOT, anchors, commands
+from .pages import PAGES, ROOT, anchors, blocks, commands
 
+TOML = [block for page in PAGES for block in blocks(page, "toml")]
 COMMANDS = [(page, line) for page in PAGES for line in commands(page)]
 
 
@@ -57,6 +59,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         there = (page.parent / file).resolve() if file else page
         assert there.exists(), target
         assert not anchor or anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("block", TOML, ids=range(len(TOML)))
+def test_configuration_on_pages_is_valid(block: str, tmp_path: Path) -> None:
+    (tmp_path / "page.toml").write_text(block)
+    load(NodeConfig, tmp_path / "page.toml", {})
 
 
 def test_quoted_errors_are_what_the_code_prints() -> None:

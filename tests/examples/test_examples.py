@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from ..docs.pages import ROOT, commands, python_blocks
+from ..docs.pages import ROOT, blocks, commands
 from ..integration.daemons import NodeProcess, end, eventually, free_ports
 
 EXAMPLES = ROOT / "examples"
@@ -38,12 +38,12 @@ def run(*command: str, folder: Path) -> str:
 
 
 def test_the_readmes_task_is_the_one_in_examples() -> None:
-    assert python_blocks(ROOT / "README.md")[1] == (EXAMPLES / "mytask.py").read_text()
+    assert blocks(ROOT / "README.md", "python")[1] == (EXAMPLES / "mytask.py").read_text()
 
 
 @pytest.mark.slow
 def test_a_loop_from_the_readme_runs_in_two_terminals(tmp_path: Path) -> None:
-    program = elsewhere(python_blocks(ROOT / "README.md")[0], tmp_path, (50051, 50052))
+    program = elsewhere(blocks(ROOT / "README.md", "python")[0], tmp_path, (50051, 50052))
     (tmp_path / "train.py").write_text(program)
     terminals = [
         subprocess.Popen([sys.executable, "train.py", name], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
@@ -65,7 +65,7 @@ def test_a_loop_from_the_readme_runs_in_two_terminals(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_task_from_the_readme_runs_with_its_commands(tmp_path: Path) -> None:
-    (tmp_path / "mytask.py").write_text(python_blocks(ROOT / "README.md")[1])
+    (tmp_path / "mytask.py").write_text(blocks(ROOT / "README.md", "python")[1])
     simulate, start = (line for line in commands(ROOT / "README.md") if "mytask:factory" in line)
     run(str(PEERMERGE), *shlex.split(simulate)[1:], folder=tmp_path)
     summary = json.loads((tmp_path / "peermerge-out" / "summary.json").read_text())

@@ -42,7 +42,7 @@ def test_a_killed_node_comes_back_and_the_others_miss_nothing(tmp_path: Path, se
         for node in survivors:
             assert [event["round"] for event in node.events()] == list(range(24))
             assert victim.name in node.events()[-1]["merged"], "it is merged again at the end"
-            assert set(node.result["skipped"][victim.name]) <= {"DEADLINE", "TRANSPORT", "UNKNOWN_SENDER"}
+            assert set(node.result["skipped"][victim.name]) <= {"DEADLINE", "TRANSPORT", "UNKNOWN_SENDER", "REPLAYED"}
         assert [event["incarnation"] for event in victim.events("start")] == [1, 2]
         after = victim.events()[len(before) :]
         assert after[0]["round"] > before[-1]["round"]

@@ -15,7 +15,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 PYTEST      := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -q
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test coverage lint format bench bench-quick proto proto-check dist clean distclean
+.PHONY: help venv demo test test-all lint format bench bench-quick proto proto-check dist clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,16 +34,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## Train real nodes on this machine, merge them over gRPC and compare with training alone
 	@$(BIN)/peermerge simulate deploy/simulations/demo.toml --network grpc --out demo-out
 
-test: $(INSTALLED) ## Run the tests
-	@$(PYTEST)
-
-coverage: $(INSTALLED) ## Run the tests; node and protocol must each reach 90 % of their lines
+test: $(INSTALLED) ## Run the tests (COVERAGE=1: node and protocol must each reach 90 % of their lines)
 	@rm -f .coverage .coverage.*
-	@$(PYTEST) --cov --cov-report=
-	@for package in node protocol coordinator; do \
-	  minimum=$(COVERAGE_MIN); test $$package != coordinator || minimum=0; \
-	  echo "-- $$package"; $(BIN)/coverage report --include="$$package/*" --fail-under=$$minimum || exit 1; \
+	@$(PYTEST) -m "not slow" $(if $(COVERAGE),--cov --cov-report=)
+	@for package in $(if $(COVERAGE),node protocol); do \
+	  echo "-- $$package"; $(BIN)/coverage report --include="$$package/*" --fail-under=$(COVERAGE_MIN) || exit 1; \
 	done
+
+test-all: $(INSTALLED) ## Run the slow tests too
+	@$(PYTEST)
 
 lint: $(INSTALLED) ## Check style, types and who imports whom
 	@$(BIN)/ruff check

@@ -219,7 +219,8 @@ def test_rule_12_the_publisher_clamps_levels_and_grids() -> None:
 def test_rule_12_no_grid_is_finer_than_the_floor_and_half_a_step_still_counts_as_one(budget: dict[str, Any]) -> None:
     x = np.zeros(MANIFEST.length, np.float32)
     x[:3] = [2.0**-4, -(2.0**-4), 2.0**-4 * 0.99]
-    sent = compressed(x, floor=-3, **(budget | {"density": 1.0} if "sparsifier" in budget else budget)).delta
+    chosen: dict[str, Any] = budget | ({"density": 1.0} if "sparsifier" in budget else {})
+    sent = compressed(x, floor=-3, **chosen).delta
     assert sent.exponents.min() >= -3
     if "lossless" not in budget:
         assert sent.levels[sent.index == 0].tolist() == [1]

@@ -23,7 +23,7 @@ from ..protocol.wire_pb2 import DESCRIPTOR
 from .config import NodeConfig, differences
 from .control import Controls, ControlService
 from .events import EventFile
-from .exposure import check_exposure
+from .exposure import check_dialable, check_exposure
 from .greeting import greet_all, keep_greeting
 from .metrics import serve_metrics
 from .params import load_tensors, ties
@@ -44,6 +44,7 @@ SERVICES = [DESCRIPTOR.services_by_name[name] for name in ("Peer", "Status", "Co
 def start(config: NodeConfig, mode: Mode = "auto") -> int:
     """Run a node until its schedule ends or it is told to stop; return the exit code."""
     check_exposure(config)
+    check_dialable(config)
     if config.node.threads:
         torch.set_num_threads(config.node.threads)
     return asyncio.run(_main(config, mode))

@@ -19,3 +19,12 @@ def check_exposure(config: NodeConfig) -> None:
                 f"{key} = {address!r} is not on this machine and the connection would be plain text; "
                 "in a network you trust, allow it with --insecure (node.insecure = true)"
             )
+
+
+def check_dialable(config: NodeConfig) -> None:
+    """Raise ConfigError if peers would be told an address that means every interface."""
+    if config.node.advertise is None and parse_address(config.node.listen, lowest_port=0).is_wildcard:
+        raise ConfigError(
+            f"node.listen = {config.node.listen!r} is every interface, which nobody can dial; "
+            "say what peers should dial with --advertise HOST:PORT (node.advertise)"
+        )

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ..protocol.errors import ConfigError
 from .config import NodeConfig, load, parse, put
 from .daemon import Daemon
-from .exposure import check_exposure
+from .exposure import check_dialable, check_exposure
 from .participant import Participant
 from .round import exchange
 from .tasks import TrainReport
@@ -67,6 +67,7 @@ class Node:
             self._config = _configure(self._config, (), None, None, folder, {})
             self._forget = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         check_exposure(self._config)
+        check_dialable(self._config)
         self._workload = LoopWorkload(model, optimizer, evaluate, calibration)
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._steps = 0

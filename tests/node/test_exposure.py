@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from peermerge.node.config import NodeConfig
-from peermerge.node.exposure import check_exposure
+from peermerge.node.exposure import check_dialable, check_exposure
 from peermerge.protocol.errors import ConfigError
 
 
@@ -24,3 +24,10 @@ def test_reaching_beyond_this_machine_needs_insecure(key: str, address: str) -> 
     with pytest.raises(ConfigError, match=f"node.{key} = .*--insecure"):
         check_exposure(config(node={key: address}))
     check_exposure(config(node={key: address, "insecure": True}))
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:50051"])
+def test_a_node_on_every_interface_says_what_peers_dial(listen: str) -> None:
+    with pytest.raises(ConfigError, match="--advertise"):
+        check_dialable(config(node={"listen": listen, "insecure": True}))
+    check_dialable(config(node={"listen": listen, "insecure": True, "advertise": "192.0.2.7:1"}))

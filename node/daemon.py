@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +24,11 @@ from ..protocol.rpc import handlers
 from ..protocol.wire_pb2 import DESCRIPTOR
 from .config import NodeConfig, differences
 from .control import Controls, ControlService
-from .events import EventFile
+from .events import EventFile, Events
 from .exposure import check_dialable, check_exposure
 from .greeting import greet_all, keep_greeting
 from .metrics import serve_metrics
+from .narrate import Narrated
 from .params import load_tensors, ties
 from .participant import Participant, choose_device
 from .round import run_round
@@ -57,7 +60,7 @@ async def _main(config: NodeConfig, mode: Mode) -> int:
     def workload() -> Workload:
         return TaskWorkload(load_task(config.task.name, shard, config.task.arguments), device)
 
-    daemon = Daemon(config, workload, mode)
+    daemon = Daemon(config, workload, mode, partial(print, f"[{config.node.name}]", file=sys.stderr, flush=True))
     _on_signals(daemon.controls)
     try:
         await daemon.begin(device)
@@ -70,15 +73,26 @@ async def _main(config: NodeConfig, mode: Mode) -> int:
 class Daemon:
     """One participant with its data directory, services and background tasks."""
 
-    def __init__(self, config: NodeConfig, workload: Callable[[], Workload], mode: Mode = "auto") -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        workload: Callable[[], Workload],
+        mode: Mode = "auto",
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self.config = config
         self.controls = Controls()
         self.clock: Clock = RealClock()
         self._make_workload = workload
         self._root = Path(config.node.data_dir)
         self._storage = DiskStorage(self._root)
-        self._events = EventFile(self._root / "events.jsonl", config.node.name)
-        self._resumed = self._prepare(mode)
+        self._file = EventFile(self._root / "events.jsonl", config.node.name)
+        self._events: Events = Narrated(self._file, config.schedule.rounds, say) if say else self._file
+        try:
+            self._prepare(mode)
+        except BaseException:
+            self._storage.close()
+            raise
         self._tasks: list[asyncio.Task[None]] = []
         self._page: Any = None
         self.node: Participant | None = None
@@ -139,7 +153,7 @@ class Daemon:
         if self._page is not None:
             self._page[0].shutdown()
             self._page[0].server_close()
-        self._events.close()
+        self._file.close()
         self.clock.close()
         self._storage.close()
 
@@ -226,8 +240,8 @@ class Daemon:
 
     # ---- The data directory. ----
 
-    def _prepare(self, mode: Mode) -> bool:
-        """Wipe for --fresh, refuse what is not ours to resume; return whether there is something to resume."""
+    def _prepare(self, mode: Mode) -> None:
+        """Wipe for --fresh, refuse what is not ours to resume, note the configuration."""
         saved = self._storage.read("config.json")
         if mode == "fresh" and saved is not None:
             for name in CONTENTS:
@@ -243,7 +257,6 @@ class Daemon:
                 "Undo the change, use another --data-dir, or start anew with --fresh"
             )
         self._storage.write("config.json", json.dumps(ours, indent=1).encode())
-        return saved is not None
 
     def _base(self) -> dict[str, torch.Tensor] | None:
         if (self._root / "base.safetensors").exists():

@@ -24,7 +24,7 @@ from peermerge.node.config import NodeConfig, Play
 from peermerge.node.merging import METHODS
 from peermerge.node.simulation import summary
 from peermerge.node.tasks import TASKS
-from peermerge.node.template import _choices, _docstrings, toml
+from peermerge.node.template import choices_of, docstrings_of, toml
 from peermerge.node.topology import TOPOLOGIES
 from peermerge.protocol import wire_pb2
 from peermerge.protocol.errors import SENTENCES
@@ -99,7 +99,7 @@ def _tables(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def _table(model: type[BaseModel], name: str) -> str:
-    texts = _docstrings(model)
+    texts = docstrings_of(model)
     rows = [
         (f"`{key}`", "not set" if field.default is None else f"`{toml(field.default)}`", _meaning(field, texts, key))
         for key, field in model.model_fields.items()
@@ -110,7 +110,7 @@ def _table(model: type[BaseModel], name: str) -> str:
 
 
 def _meaning(field: Any, texts: dict[str, str], key: str) -> str:
-    choices = _choices(field.annotation)
+    choices = choices_of(field.annotation)
     return " ".join(filter(None, [texts.get(key, "").replace("\n", " "), choices and f"One of {choices}."]))
 
 

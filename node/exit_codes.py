@@ -11,6 +11,7 @@ class ExitCode(IntEnum):
     """Part of the interface: scripts branch on these."""
 
     DONE = 0
+    """Done; a node that was told to stop counts."""
     BUG = 1
     """An error nobody foresaw, or a check of `doctor` that failed."""
     USAGE = 2
@@ -22,6 +23,7 @@ class ExitCode(IntEnum):
     FAILED = 5
     """The run itself: weights that are not finite, a node of a simulation that failed."""
     INTERRUPTED = 130
+    """Interrupted twice: nothing more was saved."""
 
 
 CODES: dict[type[PeermergeError], ExitCode] = {

@@ -54,7 +54,7 @@ def _table(model: type[BaseModel], prefix: str) -> Iterator[str]:
     inner = {name: field for name, field in model.model_fields.items() if isinstance(field.default, BaseModel)}
     for name, field in model.model_fields.items():
         if name not in inner:
-            yield from _key(name, field, _docstrings(model).get(name, ""))
+            yield from _key(name, field, docstrings_of(model).get(name, ""))
     for name, field in inner.items():
         yield ""
         yield from _comment(inspect.cleandoc(type(field.default).__doc__ or ""))
@@ -63,7 +63,7 @@ def _table(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def _key(name: str, field: FieldInfo, meaning: str) -> Iterator[str]:
-    choices = _choices(field.annotation)
+    choices = choices_of(field.annotation)
     yield from _comment(" ".join(filter(None, [meaning, choices and f"One of {choices}."])))
     yield f"# {name} =" if field.default is None else f"{name} = {toml(field.default)}"
 
@@ -72,18 +72,18 @@ def _comment(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
-def _choices(kind: Any) -> str:
+def choices_of(kind: Any) -> str:
     """Name what may stand in place of the default, where the type lists it: literals, perhaps besides numbers."""
     if get_origin(kind) is Literal:
         return ", ".join(map(toml, get_args(kind)))
     if get_origin(kind) not in (Union, UnionType):
         return ""
-    literals = ", ".join(filter(None, map(_choices, get_args(kind))))
+    literals = ", ".join(filter(None, map(choices_of, get_args(kind))))
     return f"{literals}, or a number" if literals else ""
 
 
 @cache
-def _docstrings(model: type[BaseModel]) -> dict[str, str]:
+def docstrings_of(model: type[BaseModel]) -> dict[str, str]:
     """Return the string below each field, of this class and those it extends; Python itself does not keep them."""
     found: dict[str, str] = {}
     for kind in reversed(model.__mro__):

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from ..protocol.errors import ConfigError
-from ..protocol.limits import NODE_NAME
+from ..protocol.limits import GRID_BITS, NODE_NAME
 
 Name = Annotated[str, Field(pattern=f"^{NODE_NAME}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -144,7 +144,7 @@ class LogConfig(Section):
 
     retention: Annotated[int, Field(ge=1)] = 64
     """Versions kept as a tail; older points are served a snapshot."""
-    grid_bits: Annotated[int, Field(ge=4, le=24)] = 24
+    grid_bits: Annotated[int, Field(ge=4, le=GRID_BITS)] = GRID_BITS
     """Finest grid: this many bits below the largest base value of a tensor (below 1 where the base is zero)."""
     checkpoint_every: Annotated[int, Field(ge=0)] = 10
     """Rounds between checkpoints; 0: only at the end."""

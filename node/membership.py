@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 from ..protocol.limits import MAX_MEMBERS
 from ..protocol.messages import Member
@@ -35,14 +34,6 @@ class View:
     def address(self, name: str) -> str | None:
         """Return where a member is reached."""
         return next((m.address for m in self.members if m.name == name), None)
-
-
-class Membership(Protocol):
-    """Yields views; the round takes one at its beginning."""
-
-    def view(self) -> View:
-        """Return the members now."""
-        ...
 
 
 class StaticMembership:

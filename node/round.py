@@ -6,8 +6,6 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
-import numpy as np
-
 from ..protocol.errors import DegradedError, DivergedError, FrameError
 from ..protocol.messages import Header
 from .correct import measured_fresh, measured_gamma, wire_float
@@ -17,6 +15,7 @@ from .merge import absorb, measure_merged, merge, repair
 from .participant import Participant
 from .schedule import Plan
 from .sparsify import compress
+from .state import values
 from .tasks import TrainReport
 
 SLICE = 50
@@ -91,10 +90,8 @@ async def publish(
 def _append(node: Participant, planned: Plan, view: View, offers: Mapping[str, float], report: TrainReport) -> None:
     """Compress tau - P and append it to the log."""
     node.drift.see(node.params.collect())
-    tau, own = node.params.host(), node.log.state
-    change = np.zeros_like(tau)
-    for t, (_, place) in enumerate(node.manifest.slices()):
-        change[place] = tau[place] - own.tensor(t, node.params.tau.device).cpu().numpy()
+    own = node.log.state
+    change = node.params.host() - values(own).numpy()
     compressed = compress(change, node.manifest, own.floors, node.config.publish, node.rng)
     node.omega.see(compressed.omega)
     entry = node.log.append(compressed.delta, _template(node, planned, view, offers, report))

@@ -41,6 +41,9 @@ Mode = Literal["auto", "resume", "fresh"]
 CONTENTS = ("log", "replicas", "checkpoints", "config.json", "manifest.json", "base.safetensors", "result.json")
 """What `--fresh` removes."""
 POLL_S = 0.05
+EXCHANGING = ("publishing", "gathering", "merging", "evaluating", "checkpointing")
+GRACE_S = 10.0
+"""How long a stop waits for the end of an exchange under way; training is cut short at once."""
 SERVICES = [DESCRIPTOR.services_by_name[name] for name in ("Peer", "Status", "Control")]
 
 
@@ -168,6 +171,8 @@ class Daemon:
         if node is None:
             raise ConfigError("begin comes first")
         while not node.last_round:
+            if self.controls.stop.is_set():
+                return
             if not self.controls.running.is_set():
                 node.progress.phase = "paused"
                 await self.controls.running.wait()
@@ -195,6 +200,9 @@ class Daemon:
         stop = asyncio.create_task(self.controls.stop.wait(), name="stop")
         try:
             await asyncio.wait([work, stop, *background], return_when=asyncio.FIRST_COMPLETED)
+            if stop.done() and self.node is not None and self.node.progress.phase in EXCHANGING:
+                self.node.gather.hurry()  # a published round is also merged and noted: it will not be run again
+                await asyncio.wait([work, *background], timeout=GRACE_S, return_when=asyncio.FIRST_COMPLETED)
             for task in (work, *background):
                 if task.done():
                     task.result()

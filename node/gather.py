@@ -75,6 +75,7 @@ class Gather:
         self._locks: dict[str, asyncio.Lock] = {}
         self._partial: dict[str, Partial] = {}
         self._tasks: set[asyncio.Task[bool]] = set()
+        self._enough = asyncio.Event()
         self.deadline = AdaptiveDeadline(rounds.floor_s, rounds.ceiling_s, rounds.deviations)
 
     async def gather(self, addresses: dict[str, str], round_: int) -> None:
@@ -100,6 +101,10 @@ class Gather:
                 self._peers[peer].fail(error)
                 return False
 
+    def hurry(self) -> None:
+        """Let no round wait any longer: each goes on with what has arrived."""
+        self._enough.set()
+
     async def close(self) -> None:
         """Cancel what is still under way."""
         tasks = list(self._tasks)
@@ -118,9 +123,17 @@ class Gather:
         pending = set(pulls)
         needed = math.ceil(self._rounds.quorum * len(pending))
         arrived = 0
-        while pending and arrived < needed and (left := deadline - self._clock.now()) > 0:
-            done, pending = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            arrived += sum(task.result() for task in done)
+        enough = asyncio.create_task(self._enough.wait(), name="enough")
+        try:
+            while pending and arrived < needed and (left := deadline - self._clock.now()) > 0:
+                first = asyncio.FIRST_COMPLETED
+                done, waiting = await asyncio.wait({*pending, enough}, timeout=left, return_when=first)
+                if enough in done:
+                    return
+                pending = waiting - {enough}
+                arrived += sum(task.result() for task in done)
+        finally:
+            enough.cancel()
 
     async def _pull(self, peer: str, address: str, wait_round: int, snapshot: bool) -> bool:
         record, partial = self._peers[peer], self._partial.get(peer, Partial())

@@ -86,6 +86,22 @@ def test_sigterm_saves_and_a_resumed_run_finishes(tmp_path: Path) -> None:
             assert node.result["warnings"] == []
 
 
+def test_a_stop_ends_the_wait_for_a_neighbour_and_finishes_the_round(tmp_path: Path) -> None:
+    with mesh(tmp_path, 2, schedule__rounds=0, round__floor_s=60.0, round__ceiling_s=60.0) as nodes:
+        for node in nodes:
+            node.start()
+        nodes[0].until(1)
+        nodes[1].signal(signal.SIGSTOP)
+        eventually(lambda: nodes[0].status().phase == "gathering", "it waits for the frozen one")
+        asked = time.monotonic()
+        nodes[0].signal(signal.SIGTERM)
+        assert nodes[0].wait() == 0
+        assert time.monotonic() - asked < 30
+        rounds = [event["round"] for event in nodes[0].events()]
+        assert rounds == list(range(nodes[0].result["finished_rounds"])), "the published round is merged and noted"
+        nodes[1].signal(signal.SIGCONT)
+
+
 def test_sigint_ends_a_node_that_waits_for_its_peers(tmp_path: Path) -> None:
     node = NodeProcess(tmp_path, "lonely", "127.0.0.1:0", {"membership.expect": 2, "membership.wait_s": 600.0})
     try:

@@ -23,7 +23,7 @@ help: ## List the targets
 
 venv: $(INSTALLED) ## Set up .venv from constraints.txt (every target that needs it does so by itself)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt protocol/_kernel.c
 	@echo "Setting up $(VENV) from constraints.txt; the first time fetches torch and takes some minutes."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || \
 	  { echo "$(PYTHON) cannot make a virtual environment: install python3-venv, or set PYTHON=..."; exit 1; }

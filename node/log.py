@@ -23,13 +23,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..protocol.codec import decode, encode
-from ..protocol.delta import Delta
+from ..protocol.codec import Frame, Source, encode
 from ..protocol.errors import DataDirError, DegradedError, EnvelopeError, PeerError, Refusal
 from ..protocol.fields import DIGEST
 from ..protocol.messages import Envelope, Header, Point
 from .log_index import Index, file_name
-from .state import State
+from .state import State, taken
 from .storage import Storage
 
 _LENGTH = struct.Struct("<I")
@@ -134,7 +133,7 @@ class PublishedLog:
         """The round of the newest version, or -1."""
         return self._index.round
 
-    def append(self, delta: Delta, template: Header) -> Entry:
+    def append(self, delta: Source, template: Header) -> Entry:
         """Make a delta the next version: encode, apply the frame as every peer will, write it durably.
 
         `template` says everything but the log's own fields. Nothing changes if this raises
@@ -151,7 +150,7 @@ class PublishedLog:
         Nothing changes if this raises, as in `append`.
         """
         state = State(self.state.manifest, self.state.floors)
-        index, entry = self._extend(self._start(epoch), state, self.state.snapshot(), template)
+        index, entry = self._extend(self._start(epoch), state, self.state, template)
         self.state, self._index = state, index
         with suppress(DegradedError, DataDirError):
             self._sweep()
@@ -186,8 +185,7 @@ class PublishedLog:
         for name in reversed(names):
             if (entry := self._verified(name)) is None:
                 return None
-            delta = decode(entry.frame, state.manifest)
-            state.apply(state.prepare(replace(delta, levels=-delta.levels)))
+            state.apply(state.prepare(Frame.open(entry.frame, state.manifest), undo=True))
         state.fresh = self._fresh(version)
         return state
 
@@ -196,19 +194,19 @@ class PublishedLog:
         entries = [self._verified(name) for name in self._index.deltas(version) or ()]
         return [entry.header for entry in entries if entry]
 
-    def _fresh(self, version: int) -> npt.NDArray[np.int64]:
-        """Return the entries that a version brought; none where its delta is gone."""
+    def _fresh(self, version: int) -> npt.NDArray[np.uint8]:
+        """Return the places that a version brought, a bit each; nothing where its delta is gone."""
         name = self._index.names.get(("delta", version))
         entry = self._verified(name) if name else None
-        return decode(entry.frame, self.state.manifest).index if entry else np.empty(0, np.int64)
+        return taken(Frame.open(entry.frame, self.state.manifest)) if entry else np.empty(0, np.uint8)
 
     # ---- Writing. ----
 
-    def _extend(self, index: Index, state: State, delta: Delta, template: Header) -> tuple[Index, Entry]:
+    def _extend(self, index: Index, state: State, delta: Source, template: Header) -> tuple[Index, Entry]:
         """Add a version to an epoch and its state; change nothing of either if this raises."""
         version = index.head.version
         frame = encode(delta, state.manifest, from_version=version, to_version=version + 1)
-        change = state.prepare(decode(frame, state.manifest))
+        change = state.prepare(Frame.open(frame, state.manifest))
         entry = self._entry(index, frame, template, version, version + 1, change.digest)
         name, data = file_name(entry.header), entry.pack()
         self._storage.write(name, data)
@@ -237,7 +235,7 @@ class PublishedLog:
 
     def _compact(self, template: Header) -> None:
         """Write a snapshot of the head and let go of what lies before the retention; a full disk only delays that."""
-        frame = encode(self.state.snapshot(), self.state.manifest, from_version=0, to_version=self.version)
+        frame = encode(self.state, self.state.manifest, from_version=0, to_version=self.version)
         entry = self._entry(self._index, frame, template, 0, self.version, self.state.digest)
         data = entry.pack()
         with suppress(DegradedError, DataDirError):
@@ -303,7 +301,7 @@ class PublishedLog:
             if chain is None or header.chain != chain_link(chain, header.frame_sha256):
                 return False
         try:
-            change = self.state.prepare(decode(entry.frame, self.state.manifest))
+            change = self.state.prepare(Frame.open(entry.frame, self.state.manifest))
         except PeerError as error:
             raise DataDirError(f"the log does not fit this model: {error}") from error
         if change.digest != header.state:

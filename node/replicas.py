@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..protocol.codec import decode
-from ..protocol.errors import EnvelopeError, Refusal
+from ..protocol.codec import Frame
+from ..protocol.errors import EnvelopeError, FrameError, Refusal
 from ..protocol.manifest import Manifest
 from ..protocol.messages import Header, Point
 from .log import chain_link, chain_start
@@ -127,7 +127,7 @@ class Replicas:
     ) -> State:
         target = State(self._manifest, self._floors) if state is None else state
         shared = None if self._pool is None else self._pool.get(header.chain)
-        step = shared or target.prepare(decode(frame, self._manifest))
+        step = shared or target.prepare(Frame.open(frame, self._manifest))
         if step.digest != header.state:
             raise EnvelopeError(Refusal.DIGEST_MISMATCH, f"{peer}: state of version {header.version}")
         if state is not None and before:
@@ -173,7 +173,10 @@ class Replicas:
         fits = len(exponents) == len(self._manifest.tensors) and len(levels) == self._manifest.length
         if not fits or (header.sender, header.manifest, header.base) != ours:
             return None
-        state = State(self._manifest, self._floors, levels, exponents)
+        try:
+            state = State(self._manifest, self._floors, levels, exponents)
+        except FrameError:  # something in the padding: damaged
+            return None
         return Replica(state, header.point, header) if state.digest == header.state else None
 
     def _levels(self, peer: str) -> Levels:

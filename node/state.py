@@ -15,23 +15,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..protocol.delta import Delta
+from ..protocol import loops
+from ..protocol.bits import Integers, Places
+from ..protocol.codec import Frame, Part, Run, runs
 from ..protocol.errors import FrameError, Refusal
-from ..protocol.limits import MAX_EXPONENT, MAX_LEVEL, MIN_EXPONENT
+from ..protocol.limits import LOG2_SEGMENT, MAX_EXPONENT, MAX_LEVEL, MIN_EXPONENT
 from ..protocol.manifest import Manifest
 
 PRIME = (1 << 61) - 1
 """States are hashed modulo this Mersenne prime."""
+MAX_SHIFT = 30
+"""How much coarser than the state's grid a frame's may be, in bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A checked delta, ready to be written into the state it was prepared for; applying it cannot fail."""
+    """A frame that was checked against the state it was prepared for; applying it cannot fail."""
 
-    delta: Delta
+    frame: Frame
     exponents: npt.NDArray[np.int8]
-    values: npt.NDArray[np.int32]
     digest: int
+    undo: bool
 
 
 class State:
@@ -48,9 +52,9 @@ class State:
         self.floors = floors
         self.levels = np.zeros(manifest.length, np.int32) if levels is None else levels
         self.exponents = np.full(len(manifest.tensors), MAX_EXPONENT, np.int8) if exponents is None else exponents
-        self.digest = 0 if levels is None else linear_hash(self.snapshot(), manifest)
-        self.fresh = np.empty(0, np.int64)
-        """The entries that the newest delta brought; empty where that is not known."""
+        self.digest = 0 if levels is None else self._hash()
+        self.fresh = np.empty(0, np.uint8)
+        """A bit for each place that the newest frame brought; empty where that is not known."""
 
     def copy(self) -> State:
         """Return an independent state of equal content."""
@@ -58,40 +62,70 @@ class State:
         twin.levels = np.array(self.levels)
         twin.exponents = self.exponents.copy()
         twin.digest = self.digest
-        twin.fresh = self.fresh
+        twin.fresh = self.fresh.copy()
         return twin
 
-    def prepare(self, delta: Delta) -> Change:
-        """Check a delta against this state without changing it.
+    def prepare(self, frame: Frame, *, undo: bool = False, threads: int = 1) -> Change:
+        """Check a frame, or its reversal, against this state without changing it; hold one segment at a time.
 
-        Raises FrameError if an entry lies outside its tensor, a grid is finer than the floor, or a level would
+        Raises FrameError if a plane is not what the format says, a grid is finer than the floor, or a level would
         leave int32's safe range.
         """
-        delta.check(self.manifest)
-        if (delta.exponents < self.floors).any():
+        if (frame.exponents < self.floors).any():
             raise FrameError(Refusal.OVERFLOW, "a grid finer than the base allows")
-        exponents = np.minimum(self.exponents, delta.exponents)
-        shifts = self.exponents.astype(np.int64) - exponents
-        self._check_shifts(shifts)
-        values = self._sums(delta, exponents, shifts)
-        digest = (self.digest + linear_hash(delta, self.manifest)) % PRIME
-        return Change(delta, exponents, values, digest)
+        exponents = np.minimum(self.exponents, frame.exponents)
+        older = self.exponents.astype(np.int64) - exponents
+        newer = frame.exponents.astype(np.int64) - exponents
+        self._check_shifts(older)
 
-    def apply(self, change: Change) -> None:
+        def checked(part: Part) -> int:
+            levels = -part.levels if undo else part.levels
+            for run in part.runs:
+                new = int(newer[run.tensor])
+                if new > MAX_SHIFT or not self._fits(part, run, levels, min(31, int(older[run.tensor])), new):
+                    raise FrameError(Refusal.OVERFLOW, self.manifest.tensors[run.tensor].name)
+            return hash_part(part.start, part.places, levels, part.runs, frame.exponents)
+
+        digest = (self.digest + sum(map(checked, frame.parts(threads)))) % PRIME
+        return Change(frame, exponents, digest, undo)
+
+    def apply(self, change: Change, *, threads: int = 1) -> None:
         """Write a prepared change."""
         for t in np.flatnonzero(self.exponents != change.exponents):
             part = self.levels[self.manifest.starts[t] : self.manifest.starts[t + 1]]
             # Levels were checked: where the shift is beyond int32 they are all zero.
             part <<= min(31, int(self.exponents[t]) - int(change.exponents[t]))
-        self.levels[change.delta.index] = change.values
+        newer = change.frame.exponents.astype(np.int64) - change.exponents
+        self.fresh = np.zeros(self.manifest.length // 8, np.uint8)
+
+        def write(part: Part) -> None:
+            levels = -part.levels if change.undo else part.levels
+            here = self.levels[part.start : part.start + part.size]
+            for run in part.runs:
+                entries = slice(run.begin, run.end)
+                loops.add(here, part.places[entries], levels[entries], int(newer[run.tensor]))
+            _mark(self.fresh, part)
+
+        for _ in map(write, change.frame.parts(threads)):
+            pass
         self.exponents = change.exponents
         self.digest = change.digest
-        self.fresh = change.delta.index
 
-    def snapshot(self) -> Delta:
-        """Return the whole state as one delta from the base."""
-        index = np.flatnonzero(self.levels).astype(np.int64)
-        return Delta(self.exponents.copy(), index, self.levels[index])
+    # ---- A state is a source of frames: of snapshots. ----
+
+    def check(self, manifest: Manifest) -> None:
+        """Every state that was applied is valid: nothing is left to check."""
+
+    def counts(self, manifest: Manifest, log2_segment: int) -> Integers:
+        """Return the number of entries of every segment of 2^log2_segment places."""
+        starts = range(0, manifest.length, 1 << log2_segment)
+        return np.array([np.count_nonzero(self.levels[s : s + (1 << log2_segment)]) for s in starts], dtype=np.int64)
+
+    def part(self, start: int, stop: int) -> tuple[Places, npt.NDArray[np.int32]]:
+        """Return the places (relative to `start`) and levels of the entries between two places."""
+        levels = self.levels[start:stop]
+        places = np.flatnonzero(levels)
+        return places.astype(np.int32), np.asarray(levels[places])
 
     def tensor(self, t: int, device: torch.device) -> Tensor:
         """Return tensor t's values, flat, in float32."""
@@ -110,10 +144,10 @@ class State:
         return self._part(t, device).double() * math.ldexp(1.0, int(self.exponents[t]))
 
     def fresh_in(self, t: int, device: torch.device) -> Tensor:
-        """Return the positions within tensor t that the newest delta brought."""
-        start = int(self.manifest.starts[t])
-        a, b = np.searchsorted(self.fresh, [start, int(self.manifest.starts[t + 1])])
-        return torch.from_numpy(self.fresh[a:b] - start).to(device)
+        """Return the positions within tensor t that the newest frame brought."""
+        start, end = (int(place) // 8 for place in self.manifest.starts[t : t + 2])
+        bits = np.unpackbits(self.fresh[start:end], bitorder="little").view(np.bool_)
+        return torch.from_numpy(np.flatnonzero(bits)).to(device)
 
     def _part(self, t: int, device: torch.device) -> Tensor:
         start = int(self.manifest.starts[t])
@@ -127,20 +161,19 @@ class State:
             if largest << min(64, int(shifts[t])) > MAX_LEVEL:
                 raise FrameError(Refusal.OVERFLOW, self.manifest.tensors[t].name)
 
-    def _sums(
-        self, delta: Delta, exponents: npt.NDArray[np.int8], shifts: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int32]:
-        counts = np.diff(delta.bounds(self.manifest))
-        coarser = delta.exponents.astype(np.int64) - exponents
-        if (coarser[counts > 0] > 30).any():
-            raise FrameError(Refusal.OVERFLOW, "a level on a grid far above the state's")
-        old = self.levels[delta.index].astype(np.int64) << np.repeat(np.minimum(shifts, 31), counts)
-        sums: npt.NDArray[np.int64] = old + (
-            delta.levels.astype(np.int64) << np.repeat(np.clip(coarser, 0, 30), counts)
-        )
-        if len(sums) and np.abs(sums).max() > MAX_LEVEL:
-            raise FrameError(Refusal.OVERFLOW, "an accumulated level of 2^30 or more")
-        return sums.astype(np.int32)
+    def _fits(self, part: Part, run: Run, levels: npt.NDArray[np.int32], older: int, newer: int) -> bool:
+        here = self.levels[part.start : part.start + part.size]
+        entries = slice(run.begin, run.end)
+        return loops.sums_fit(here, part.places[entries], levels[entries], older, newer)
+
+    def _hash(self) -> int:
+        """Return the digest of levels and exponents as they are."""
+        total = 0
+        for start in range(0, self.manifest.length, 1 << LOG2_SEGMENT):
+            stop = min(self.manifest.length, start + (1 << LOG2_SEGMENT))
+            places, levels = self.part(start, stop)
+            total += hash_part(start, places, levels, runs(self.manifest, start, stop - start, places), self.exponents)
+        return total % PRIME
 
 
 def values(state: State) -> Tensor:
@@ -161,28 +194,33 @@ def floors(manifest: Manifest, base: Tensor, grid_bits: int) -> npt.NDArray[np.i
     return result
 
 
-def linear_hash(delta: Delta, manifest: Manifest) -> int:
-    """Return sum of value * key(index) mod 2^61 - 1, values in units of 2^-126.
+def taken(frame: Frame) -> npt.NDArray[np.uint8]:
+    """Return a bit for each place of a frame's entries, as `State.fresh` holds them."""
+    bits = np.zeros(frame.manifest.length // 8, np.uint8)
+    for part in frame.parts():
+        _mark(bits, part)
+    return bits
 
-    Linear, so a state's hash follows from its deltas in O(entries), whatever grid they came on.
+
+def _mark(bits: npt.NDArray[np.uint8], part: Part) -> None:
+    here = np.zeros(part.size, np.bool_)
+    here[part.places] = True
+    bits[part.start // 8 : (part.start + part.size) // 8] = np.packbits(here, bitorder="little")
+
+
+def hash_part(
+    start: int,
+    places: Places,
+    levels: npt.NDArray[np.int32],
+    runs: tuple[Run, ...],
+    exponents: npt.NDArray[np.int8],
+) -> int:
+    """Return sum of value * key(place), values in units of 2^-126; states are hashed by it modulo 2^61 - 1.
+
+    Linear, so a state's hash follows from its frames in O(entries), whatever grid they came on.
     """
-    if not len(delta):
-        return 0
-    bounds = delta.bounds(manifest)
-    used = np.flatnonzero(bounds[1:] > bounds[:-1])
-    products = _keys(delta.index) * delta.levels  # below 2^31 * 2^30: no overflow
-    # Sum low and high halves apart: neither overflows for up to 2^31 entries.
-    low = np.add.reduceat(products & 0xFFFFFFFF, bounds[used])
-    high = np.add.reduceat(products >> 32, bounds[used])
     total = 0
-    for t, a, b in zip(used.tolist(), low.tolist(), high.tolist(), strict=True):
-        total += ((b << 32) + a) * pow(2, int(delta.exponents[t]) - MIN_EXPONENT, PRIME)
+    for run in runs:
+        low, high = loops.hash_sums(start, places[run.begin : run.end], levels[run.begin : run.end])
+        total += ((high << 32) + low) * pow(2, int(exponents[run.tensor]) - MIN_EXPONENT, PRIME)
     return total % PRIME
-
-
-def _keys(index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Mix indexes into odd keys of 31 bits (the finaliser of splitmix64)."""
-    z = index.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z >> np.uint64(33)) | np.uint64(1)).astype(np.int64)

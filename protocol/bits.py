@@ -11,6 +11,8 @@ from .entropy import Buffer, Plane
 from .errors import FrameError, Refusal
 
 Integers: TypeAlias = npt.NDArray[np.int64]
+Places: TypeAlias = npt.NDArray[np.int32]
+"""Positions within a segment."""
 Count = TypeVar("Count", int, Integers)
 
 
@@ -54,7 +56,7 @@ def check_tail(plane: Plane, count: int) -> None:
         raise FrameError(Refusal.BAD_INDEX, "a bit beyond the end of its plane is set")
 
 
-def ones(plane: Plane, count: int) -> Integers:
+def ones(plane: Plane, count: int) -> Places:
     """Return the positions of the `count` ones of a plane, ascending; raise FrameError if there are more or fewer.
 
     Walks 64-bit words and opens only those that hold a one: an almost empty plane costs next to nothing.
@@ -64,5 +66,5 @@ def ones(plane: Plane, count: int) -> Integers:
     bits = np.unpackbits(words[used].view(np.uint8), bitorder="little").view(np.bool_)
     if np.count_nonzero(bits) != count:
         raise FrameError(Refusal.BAD_INDEX, f"a bitmap does not hold {count} ones")
-    found = np.flatnonzero(bits).astype(np.int64, copy=False)
-    return found if len(used) == len(words) else used[found >> 6] * 64 + (found & 63)
+    found = np.flatnonzero(bits)
+    return (found if len(used) == len(words) else used[found >> 6] * 64 + (found & 63)).astype(np.int32)

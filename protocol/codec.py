@@ -1,105 +1,229 @@
-"""Codec: a `Delta` to the bytes of one frame and back; the format stands in README.md.
+"""Codec: a delta to the bytes of one frame and back, segment by segment; the format stands in README.md.
 
-Decoding never trusts: whatever the bytes, it returns a valid delta or raises `FrameError`, and it takes memory
-only for what the tables, the manifest and the frame's own length allow (12 bytes an entry, and one segment's work).
+Encoding writes each segment as it is coded, decoding reads each as it is asked for: neither holds more than a few
+segments, and both can work on several at a time. Decoding never trusts: whatever the bytes, it yields valid entries
+or raises `FrameError`, and takes memory only for what the tables, the manifest and the frame's own length allow.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from . import segments
-from .delta import Delta
+from . import loops, segments
+from .bits import Integers, Places
+from .blob import Blob, blob_of
 from .entropy import Buffer
 from .errors import ConfigError, FrameError, Refusal
 from .layout import Header, parse, segment_count
-from .limits import LOG2_SEGMENT, MAX_LOG2_SEGMENT, MIN_LOG2_SEGMENT
+from .limits import LOG2_SEGMENT, MAX_LOG2_SEGMENT, MAX_SEGMENT_ENTRIES, MIN_LOG2_SEGMENT
 from .manifest import Manifest
+from .masks import Effort
+from .parallel import ordered
 from .segments import RECORD, Segment, Table
 
-__all__ = ["Header", "decode", "encode", "read_header"]
+__all__ = ["Effort", "Frame", "Header", "Part", "Run", "Source", "encode", "runs", "write"]
+
+ENOUGH_ENTRIES = 1 << 15
+"""Segments grow until they hold so many entries on average: of fewer, an entropy stage's tables weigh too much."""
+
+
+class Source(Protocol):
+    """What can be encoded: entries by place. A `Delta` is one, a published state (from the base) another."""
+
+    @property
+    def exponents(self) -> npt.NDArray[np.int8]:
+        """The grid's exponent per tensor."""
+        ...
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise FrameError unless every receiver would accept this."""
+        ...
+
+    def counts(self, manifest: Manifest, log2_segment: int) -> Integers:
+        """Return the number of entries of every segment of this length."""
+        ...
+
+    def part(self, start: int, stop: int) -> tuple[Places, npt.NDArray[np.int32]]:
+        """Return the places (relative to `start`) and levels of the entries between two places."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Entries `begin` to `end` of a part: those of one tensor."""
+
+    tensor: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The entries of one segment: places relative to `start`, ascending, and levels, never zero."""
+
+    start: int
+    size: int
+    places: Places
+    levels: npt.NDArray[np.int32]
+    runs: tuple[Run, ...]
 
 
 def encode(
-    delta: Delta, manifest: Manifest, *, from_version: int, to_version: int, log2_segment: int = LOG2_SEGMENT
+    source: Source,
+    manifest: Manifest,
+    *,
+    from_version: int,
+    to_version: int,
+    log2_segment: int | None = None,
+    effort: Effort = "normal",
+    threads: int = 1,
 ) -> bytes:
-    """Return the frame of a delta that leads a published state from one version to another.
-
-    Raises FrameError for a delta that no receiver would accept, ConfigError for an impossible segment length.
-    """
-    if not MIN_LOG2_SEGMENT <= log2_segment <= MAX_LOG2_SEGMENT:
-        raise ConfigError(f"log2_segment = {log2_segment}: choose from {MIN_LOG2_SEGMENT} to {MAX_LOG2_SEGMENT}")
-    delta.check(manifest)
-    table, body = _encode_segments(delta, manifest.length, log2_segment)
-    header = Header(
+    """Return the frame of what leads a published state from one version to another. See `write`."""
+    file = io.BytesIO()
+    write(
+        file,
+        source,
+        manifest,
+        from_version=from_version,
+        to_version=to_version,
         log2_segment=log2_segment,
+        effort=effort,
+        threads=threads,
+    )
+    return file.getvalue()
+
+
+def write(
+    file: BinaryIO,
+    source: Source,
+    manifest: Manifest,
+    *,
+    from_version: int,
+    to_version: int,
+    log2_segment: int | None = None,
+    effort: Effort = "normal",
+    threads: int = 1,
+) -> None:
+    """Write a frame to the start of an empty file, segment by segment, the tables last; the bytes depend on no thread.
+
+    Without `log2_segment` the segments' length follows from the number of entries. Raises FrameError for what no
+    receiver would accept, ConfigError for an impossible segment length.
+    """
+    source.check(manifest)
+    log2 = best_log2(source, manifest) if log2_segment is None else log2_segment
+    if not MIN_LOG2_SEGMENT <= log2 <= MAX_LOG2_SEGMENT:
+        raise ConfigError(f"log2_segment = {log2}: choose from {MIN_LOG2_SEGMENT} to {MAX_LOG2_SEGMENT}")
+    count = segment_count(manifest.length, log2)
+    table: Table = np.zeros(count, dtype=RECORD)
+    header = Header(
+        log2_segment=log2,
         length=manifest.length,
-        entries=len(delta),
-        body_length=sum(map(len, body)),
-        segments=len(table),
+        entries=0,
+        body_length=0,
+        segments=count,
         tensors=len(manifest.tensors),
         from_version=from_version,
         to_version=to_version,
         digest=manifest.digest,
     )
-    header.check(manifest)
-    return b"".join([header.pack(delta.exponents.astype(np.int8).tobytes(), table.tobytes()), *body])
+    file.seek(header.body_start)
+    used = np.flatnonzero(source.counts(manifest, log2)).tolist()
 
+    def coded(number: int) -> Segment:
+        start, stop = number << log2, min(manifest.length, (number + 1) << log2)
+        return segments.encode(*source.part(start, stop), stop - start, effort)
 
-def decode(frame: Buffer, manifest: Manifest) -> Delta:
-    """Return the delta of a frame, every rule of the format checked; raise FrameError on any other bytes."""
-    view = memoryview(frame).cast("B")
-    header, exponents, table = parse(view, manifest)
-    delta = Delta(exponents.copy(), np.empty(header.entries, dtype=np.int64), np.empty(header.entries, dtype=np.int32))
-    begin = 0
-    for start, size, segment in _segments(header, table, view):
-        positions, values = segments.decode(segment, size)
-        end = begin + len(positions)
-        np.add(positions, start, out=delta.index[begin:end])
-        delta.levels[begin:end] = values
-        begin = end
-    _check_padding(delta.index, manifest)
-    return delta
-
-
-def read_header(frame: Buffer, manifest: Manifest) -> Header:
-    """Return the header of a complete frame after every check that needs no plane; raise FrameError."""
-    return parse(memoryview(frame).cast("B"), manifest)[0]
-
-
-def _encode_segments(delta: Delta, length: int, log2_segment: int) -> tuple[Table, list[Buffer]]:
-    """Return the segment table and all planes in order; segments without entries cost their record only."""
-    count = segment_count(length, log2_segment)
-    table: Table = np.zeros(count, dtype=RECORD)
-    starts = np.arange(count + 1, dtype=np.int64) << log2_segment
-    bounds = np.searchsorted(delta.index, starts)
-    body: list[Buffer] = []
-    for number in np.flatnonzero(np.diff(bounds)).tolist():
-        part = slice(bounds[number], bounds[number + 1])
-        start = int(starts[number])
-        segment = segments.encode(delta.index[part] - start, delta.levels[part], min(length - start, 1 << log2_segment))
+    for number, segment in zip(used, ordered(coded, used, threads), strict=True):
         table[number] = segment.record()
-        body.extend(segment.body())
-    return table, body
+        for plane in segment.body():
+            file.write(plane)
+    header = header.filled(int(table["counts"][:, 0].sum(dtype=np.int64)), file.tell() - header.body_start)
+    header.check(manifest)
+    file.seek(0)
+    file.write(header.pack(source.exponents.astype(np.int8).tobytes(), table.tobytes()))
 
 
-def _segments(header: Header, table: Table, frame: memoryview) -> Iterator[tuple[int, int, Segment]]:
-    """Yield first place, number of places and planes of every segment that has entries."""
-    planes = segments.plane_sizes(table)
-    ends = header.body_start + np.cumsum(planes.sum(axis=1))
-    begins = ends - planes.sum(axis=1)
-    sizes = header.segment_sizes()
-    for number in np.flatnonzero(table["counts"][:, 0]).tolist():
-        segment = segments.read(table[number], planes[number].tolist(), frame[begins[number] : ends[number]])
-        yield number << header.log2_segment, int(sizes[number]), segment
+def best_log2(source: Source, manifest: Manifest) -> int:
+    """Return the length of segments, as a power of two: long where entries are few, but never of too many."""
+    counts = source.counts(manifest, LOG2_SEGMENT)
+    total = int(counts.sum())
+    log2 = LOG2_SEGMENT
+    while log2 < MAX_LOG2_SEGMENT and len(counts) > 1 and total < ENOUGH_ENTRIES * len(counts):
+        counts = np.add.reduceat(counts, np.arange(0, len(counts), 2))
+        if counts.max() > MAX_SEGMENT_ENTRIES:
+            break
+        log2 += 1
+    return log2
 
 
-def _check_padding(index: npt.NDArray[np.int64], manifest: Manifest) -> None:
-    """Raise FrameError if an entry lies between the end of a tensor and the start of the next."""
-    sizes = np.fromiter((tensor.size for tensor in manifest.tensors), dtype=np.int64, count=len(manifest.tensors))
-    ends = np.searchsorted(index, manifest.starts[:-1] + sizes)
-    if (ends != np.searchsorted(index, manifest.starts[1:])).any():
-        raise FrameError(Refusal.BAD_INDEX, "an entry lies in the padding")
+class Frame:
+    """A frame whose tables hold what they must; its planes are read and checked part by part."""
+
+    def __init__(
+        self, blob: Blob, manifest: Manifest, header: Header, exponents: npt.NDArray[np.int8], table: Table
+    ) -> None:
+        self.manifest = manifest
+        self.header = header
+        self.exponents = exponents
+        self._blob = blob
+        self._table = table
+
+    @classmethod
+    def open(cls, frame: Buffer | Blob, manifest: Manifest) -> Frame:
+        """Check all that needs no plane. Raises FrameError."""
+        blob = blob_of(frame)
+        return cls(blob, manifest, *parse(blob, manifest))
+
+    def __len__(self) -> int:
+        """Number of entries."""
+        return self.header.entries
+
+    def parts(self, threads: int = 1) -> Iterator[Part]:
+        """Yield the entries, segment by segment, every rule of the format checked. Raises FrameError."""
+        planes = segments.plane_sizes(self._table)
+        ends = self.header.body_start + np.cumsum(planes.sum(axis=1))
+        sizes = self.header.segment_sizes()
+
+        def decoded(number: int) -> Part:
+            length = int(planes[number].sum())
+            body = memoryview(self._blob.read(int(ends[number]) - length, length))
+            segment = segments.read(self._table[number], planes[number].tolist(), body)
+            start, size = number << self.header.log2_segment, int(sizes[number])
+            places, levels = segments.decode(segment, size)
+            return Part(start, size, places, levels, runs(self.manifest, start, size, places))
+
+        used = np.flatnonzero(self._table["counts"][:, 0]).tolist()
+        return ordered(decoded, used, threads)
+
+    def add_to(self, levels: npt.NDArray[np.int32], threads: int = 1) -> None:
+        """Add the entries to an accumulator of the same grid, (N,). Raises FrameError; what came before stays added."""
+
+        def add(part: Part) -> bool:
+            here = levels[part.start : part.start + part.size]
+            fits = loops.sums_fit(here, part.places, part.levels, 0, 0)
+            if fits:
+                loops.add(here, part.places, part.levels, 0)
+            return fits
+
+        if not all(map(add, self.parts(threads))):  # one part at a time is alive
+            raise FrameError(Refusal.OVERFLOW, "an accumulated level of 2^30 or more")
+
+
+def runs(manifest: Manifest, start: int, size: int, places: Places) -> tuple[Run, ...]:
+    """Split ascending places of a segment into runs, a tensor each. Raises FrameError if one lies in the padding."""
+    first = int(np.searchsorted(manifest.starts, start, side="right")) - 1
+    last = int(np.searchsorted(manifest.starts, start + size, side="left"))
+    begins = manifest.starts[first:last] - start
+    cuts = np.searchsorted(places, np.append(begins, size).astype(np.int32)).tolist()
+    split = tuple(Run(t, cut, end) for t, (cut, end) in enumerate(pairwise(cuts), start=first) if cut < end)
+    for run in split:
+        if start + int(places[run.end - 1]) >= int(manifest.starts[run.tensor]) + int(manifest.sizes[run.tensor]):
+            raise FrameError(Refusal.BAD_INDEX, "an entry lies in the padding")
+    return split

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .bits import Integers, Places
 from .errors import FrameError, Refusal
 from .limits import MAX_EXPONENT, MAX_LEVEL, MIN_EXPONENT
 from .manifest import Manifest
@@ -44,8 +45,17 @@ class Delta:
         if not self.levels.all() or self.levels.max() > MAX_LEVEL or self.levels.min() < -MAX_LEVEL:
             raise FrameError(Refusal.OVERFLOW, "a level is zero or at least 2^30")
         bounds = self.bounds(manifest)
-        sizes = np.array([t.size for t in manifest.tensors], dtype=np.int64)
         used = np.flatnonzero(bounds[1:] > bounds[:-1])
         last = self.index[bounds[used + 1] - 1] - manifest.starts[used]
-        if (last >= sizes[used]).any():
+        if (last >= manifest.sizes[used]).any():
             raise FrameError(Refusal.BAD_INDEX, "an entry lies in the padding")
+
+    def counts(self, manifest: Manifest, log2_segment: int) -> Integers:
+        """Return the number of entries of every segment of 2^log2_segment places."""
+        starts = np.arange(0, manifest.length, 1 << log2_segment)
+        return np.diff(np.searchsorted(self.index, np.append(starts, manifest.length)))
+
+    def part(self, start: int, stop: int) -> tuple[Places, npt.NDArray[np.int32]]:
+        """Return the places (relative to `start`) and levels of the entries between two places."""
+        begin, end = np.searchsorted(self.index, [start, stop])
+        return (self.index[begin:end] - start).astype(np.int32), self.levels[begin:end]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from . import segments
 from .bits import Integers
+from .blob import Blob
 from .errors import FrameError, Refusal
 from .limits import (
     FRAME_VERSION,
@@ -23,6 +24,7 @@ from .limits import (
     MIN_EXPONENT,
     MIN_LOG2_SEGMENT,
     max_frame_bytes,
+    max_segments,
 )
 from .manifest import Manifest
 from .segments import RECORD, Table
@@ -70,6 +72,10 @@ class Header:
         sizes: Integers = np.minimum(self.length - starts, 1 << self.log2_segment)
         return sizes
 
+    def filled(self, entries: int, body_length: int) -> Header:
+        """Return the header of the frame once its bodies are written."""
+        return replace(self, entries=entries, body_length=body_length)
+
     def pack(self, exponents: bytes, table: bytes) -> bytes:
         """Return header and tables, with the checksum over all of them."""
         fields = FIELDS.pack(
@@ -98,6 +104,8 @@ class Header:
             raise FrameError(Refusal.BAD_HEADER, f"segments of 2^{self.log2_segment}")
         if self.segments != segment_count(self.length, self.log2_segment):
             raise FrameError(Refusal.BAD_HEADER, f"{self.segments} segments")
+        if self.segments > max_segments(self.length, self.body_length):
+            raise FrameError(Refusal.BAD_HEADER, f"{self.segments} segments for {self.body_length} bytes")
         if self.entries > manifest.parameters:
             raise FrameError(Refusal.BAD_HEADER, f"{self.entries} entries of {manifest.parameters} parameters")
         if not 0 <= self.from_version <= self.to_version <= MAX_VERSION:
@@ -109,18 +117,19 @@ def segment_count(length: int, log2_segment: int) -> int:
     return -(-length >> log2_segment)
 
 
-def parse(frame: memoryview, manifest: Manifest) -> tuple[Header, npt.NDArray[np.int8], Table]:
+def parse(frame: Blob, manifest: Manifest) -> tuple[Header, npt.NDArray[np.int8], Table]:
     """Return header, exponents and table of a frame after every check that needs no plane; raise FrameError."""
     if len(frame) > max_frame_bytes(manifest.parameters, len(manifest.tensors)):
         raise FrameError(Refusal.OVERSIZE, f"{len(frame)} bytes")
-    header = _unpack(frame)
+    header = _unpack(memoryview(frame.read(0, min(HEADER_BYTES, len(frame)))))
     header.check(manifest)
     if len(frame) != header.frame_length:
         refusal = Refusal.TRUNCATED if len(frame) < header.frame_length else Refusal.BAD_HEADER
         raise FrameError(refusal, f"{len(frame)} bytes of {header.frame_length}")
-    _check_sum(frame[: header.body_start])
-    exponents = np.frombuffer(frame, np.int8, header.tensors, HEADER_BYTES)
-    table = np.frombuffer(frame, RECORD, header.segments, header.table_start)
+    tables = memoryview(frame.read(0, header.body_start))
+    _check_sum(tables)
+    exponents = np.frombuffer(tables, np.int8, header.tensors, HEADER_BYTES)
+    table = np.frombuffer(tables, RECORD, header.segments, header.table_start)
     _check_tables(header, exponents, table)
     return header, exponents, table
 

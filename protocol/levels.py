@@ -13,12 +13,12 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from . import entropy, masks
-from .bits import pack_nibbles, plane_bytes, unpack_nibbles
+from . import entropy, loops, masks
+from .bits import Places, pack_nibbles, plane_bytes
 from .entropy import Buffer
 from .errors import FrameError, Refusal
 from .limits import MAX_LEVEL
-from .masks import Mask
+from .masks import Effort, Mask
 
 Magnitudes: TypeAlias = npt.NDArray[np.int32]
 
@@ -43,13 +43,25 @@ class Levels:
     exceptions: int
     excess: tuple[Buffer, ...]
 
+    @property
+    def size(self) -> int:
+        """Bytes of all planes."""
+        return sum(map(len, (*(plane.data for plane in self.planes), self.rest, *self.excess)))
 
-def encode(levels: Magnitudes) -> Levels:
+
+def encode(levels: Magnitudes, effort: Effort = "normal") -> Levels:
     """Code levels >= 1: unary planes up to the last level that has a majority, then digits."""
+    if effort == "high":
+        tried = [_encode(levels, depth, effort) for depth in range(MAX_PLANES + 1)]
+        return min(tried, key=lambda coded: coded.size)
+    return _encode(levels, MAX_PLANES, effort)
+
+
+def _encode(levels: Magnitudes, most_planes: int, effort: Effort) -> Levels:
     planes: list[Mask] = []
-    while len(levels) and _majority_ahead(levels, len(planes) + 1):
-        more = np.flatnonzero(levels > len(planes) + 1)
-        planes.append(masks.encode(more, len(levels)))
+    while len(levels) and len(planes) < most_planes and _wants_plane(levels, len(planes) + 1, effort):
+        more = np.flatnonzero(levels > len(planes) + 1).astype(np.int32)
+        planes.append(masks.encode(more, len(levels), effort))
         levels = levels[more]
     rest = levels - len(planes) - 1
     width = best_width(rest)
@@ -63,16 +75,27 @@ def encode(levels: Magnitudes) -> Levels:
 def decode(coded: Levels, count: int) -> Magnitudes:
     """Return `count` levels from checked lengths; raise FrameError where the planes contradict each other."""
     levels = np.ones(count, dtype=np.int32)
-    passed = np.arange(count, dtype=np.int64)
+    passed, left = None, count
     for level, plane in enumerate(coded.planes, start=2):
-        passed = passed[masks.decode(plane, len(passed))]
-        levels[passed] = level
-    if len(passed):
-        rest = _unpack_rest(coded, len(passed)) + len(coded.planes) + 1
-        if rest.max() > MAX_LEVEL:
-            raise FrameError(Refusal.OVERFLOW, "a level of at least 2^30")
-        levels[passed] = rest
+        passed = masks.decode(plane, left, passed)
+        left = len(passed)
+        loops.lift(passed, level, levels)
+    if left:
+        digits = entropy.unpack(coded.rest, plane_bytes(left * coded.width))
+        beyond = loops.digits(digits, coded.width, passed, len(coded.planes) + 1, levels, coded.exceptions)
+        _add_excess(levels, beyond, coded.excess)
     return levels
+
+
+def _add_excess(levels: Magnitudes, beyond: Places, excess: tuple[Buffer, ...]) -> None:
+    if not len(beyond):
+        return
+    sums = levels[beyond].astype(np.int64)
+    for byte, plane in enumerate(excess):
+        sums += entropy.unpack(plane, len(beyond)).astype(np.int64) << 8 * byte
+    if sums.max() > MAX_LEVEL:
+        raise FrameError(Refusal.OVERFLOW, "a level of at least 2^30")
+    levels[beyond] = sums
 
 
 def best_width(rest: Magnitudes) -> int:
@@ -82,8 +105,10 @@ def best_width(rest: Magnitudes) -> int:
     return 4 if np.count_nonzero(rest >= 15) <= RARE * len(rest) else 8
 
 
-def _majority_ahead(levels: Magnitudes, lowest: int) -> bool:
+def _wants_plane(levels: Magnitudes, lowest: int, effort: Effort) -> bool:
     """Say whether one of the levels that unary planes still reach, `lowest` to 5, has a majority."""
+    if effort == "high":
+        return True
     reachable = np.bincount(levels[levels <= MAX_PLANES], minlength=MAX_PLANES + 1)[lowest:]
     return bool(len(reachable)) and int(reachable.max()) > MAJORITY * len(levels)
 
@@ -92,16 +117,3 @@ def _pack_excess(excess: Magnitudes) -> tuple[bytes, ...]:
     """Transpose the excesses into planes of equal bytes: the upper ones are nearly constant."""
     columns = excess.astype("<u4").view(np.uint8).reshape(-1, EXCESS_PLANES)
     return tuple(entropy.pack(columns[:, byte]) for byte in range(EXCESS_PLANES))
-
-
-def _unpack_rest(coded: Levels, count: int) -> npt.NDArray[np.int64]:
-    """Return the digits of the rest with the excess added."""
-    plane = entropy.unpack(coded.rest, plane_bytes(count * coded.width))
-    rest = (unpack_nibbles(plane, count) if coded.width == 4 else plane).astype(np.int64)
-    beyond = np.flatnonzero(rest == (1 << coded.width) - 1)
-    if len(beyond) != coded.exceptions:
-        raise FrameError(Refusal.BAD_HEADER, f"{len(beyond)} digits call for {coded.exceptions} exceptions")
-    if len(beyond):
-        columns = np.stack([entropy.unpack(plane, len(beyond)) for plane in coded.excess], axis=1)
-        rest[beyond] += columns.view("<u4")[:, 0]
-    return rest

@@ -15,9 +15,13 @@ MAX_PARAMETERS: Final = 1 << 40
 MAX_NAME: Final = 512
 
 LOG2_SEGMENT: Final = 20
-"""Segments hold 2^20 entries unless a frame says otherwise."""
+"""Segments are 2^20 places long, or longer where entries are few."""
 MIN_LOG2_SEGMENT: Final = 12
 MAX_LOG2_SEGMENT: Final = 24
+MAX_SEGMENT_ENTRIES: Final = 1 << 20
+"""However long a segment is: a decoder's working memory is that of so many entries."""
+FEW_SEGMENTS: Final = 64
+"""So many segments are always allowed; see `max_segments`."""
 
 MAX_LEVEL: Final = (1 << 30) - 1
 """Levels of frames and of accumulated states stay strictly below 2^30 in magnitude."""
@@ -41,6 +45,11 @@ MAX_MESSAGE_BYTES: Final = CHUNK_BYTES + (1 << 16)
 MAX_PARKED_PULLS: Final = 256
 """Pulls that wait for a version at one time, over all peers."""
 MAX_STREAMS_PER_PEER: Final = 8
+
+
+def max_segments(length: int, body_length: int) -> int:
+    """Return how many segments a frame may have: what each costs a decoder is paid for by places or by bytes."""
+    return FEW_SEGMENTS + (length >> LOG2_SEGMENT) + (body_length >> 12)
 
 
 def max_frame_bytes(parameters: int, tensors: int) -> int:

@@ -63,6 +63,11 @@ class Manifest:
         padded = [-(-t.size // ALIGNMENT) * ALIGNMENT for t in self.tensors]
         return np.concatenate([[0], np.cumsum(padded, dtype=np.int64)]).astype(np.int64)
 
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Number of entries of every tensor, without padding."""
+        return np.array([t.size for t in self.tensors], dtype=np.int64)
+
     @property
     def length(self) -> int:
         """Length of the flat index space, padding included."""

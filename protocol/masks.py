@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from . import entropy
-from .bits import Count, Integers, check_tail, ones, pack_bits, plane_bytes, unpack_bits
+from . import entropy, loops
+from .bits import Count, Integers, Places, pack_bits, plane_bytes
 from .entropy import Buffer
-from .errors import FrameError, Refusal
 from .limits import MAX_LOG2_SEGMENT
 
-Positions: TypeAlias = npt.NDArray[np.int64]
 Booleans: TypeAlias = npt.NDArray[np.bool_]
 
 ESCAPE: Final = 255
@@ -31,6 +29,12 @@ SPAREST_BITMAP: Final = 64
 """Bitmaps are tried from one place in 64: below, a Huffman code of at least a bit per byte costs more than gaps."""
 FEW: Final = 4096
 """Fewer gaps than this are cut to a smaller alphabet."""
+
+
+Effort: TypeAlias = Literal["normal", "high"]
+"""How many of the possible codings an encoder tries: those that its rules pick, or all near them."""
+TRIED_AROUND: Final = 2
+"""Shifts tried on either side of the best guess with high effort."""
 
 
 class Coding(IntEnum):
@@ -54,24 +58,33 @@ class Mask:
     data: Buffer
 
 
-def encode(positions: Positions, domain: int) -> Mask:
-    """Code ascending positions below `domain` in the smallest coding that its density does not rule out."""
-    count = len(positions)
+def encode(places: Places, domain: int, effort: Effort = "normal") -> Mask:
+    """Code ascending places below `domain` in the smallest coding that its density does not rule out."""
+    count = len(places)
     if count == 0:
         return Mask(Coding.EMPTY, 0, 0, b"")
     if count == domain:
         return Mask(Coding.FULL, 0, count, b"")
+    wider = 4 if effort == "high" else 1
     tried = []
-    if count * SPAREST_BITMAP >= domain:
-        tried.append(_encode_bitmap(positions, domain))
-    if count * DENSEST_GAPS <= domain:
-        tried.append(_encode_gaps(positions, best_shift(count, domain)))
+    if count * SPAREST_BITMAP * wider >= domain:
+        tried.append(_encode_bitmap(places, domain))
+    if count * DENSEST_GAPS <= domain * wider:
+        tried += [_encode_gaps(places, shift) for shift in _shifts(count, domain, effort)]
     return min(tried, key=lambda mask: len(mask.data))
 
 
-def decode(mask: Mask, domain: int) -> Positions:
-    """Return the positions of a mask whose `fits` held; raise FrameError if its bytes say anything else."""
-    return _DECODERS[mask.coding](mask, domain)
+def _shifts(count: int, domain: int, effort: Effort) -> range:
+    best, around = best_shift(count, domain), TRIED_AROUND if effort == "high" else 0
+    return range(max(0, best - around), best + around + 1)
+
+
+def decode(mask: Mask, domain: int, passed: Places | None = None) -> Places:
+    """Return the places of a mask whose `fits` held; raise FrameError if its bytes say anything else.
+
+    With `passed`, `domain` numbers which this call uses up, those of them that the mask takes.
+    """
+    return _DECODERS[mask.coding](mask, domain, passed)
 
 
 def fits(codings: Integers, shifts: Integers, counts: Integers, domains: Integers, lengths: Integers) -> Booleans:
@@ -108,62 +121,54 @@ def best_shift(count: int, domain: int) -> int:
     return max(0, (domain // count).bit_length() - (3 if count < FEW else 5))
 
 
-def _encode_bitmap(positions: Positions, domain: int) -> Mask:
+def _encode_bitmap(places: Places, domain: int) -> Mask:
     """One bit per place."""
     taken = np.zeros(domain, dtype=np.bool_)
-    taken[positions] = True
+    taken[places] = True
     plane = pack_bits(taken)
     data = entropy.pack(plane)
-    return Mask(Coding.BITMAP_ENTROPY if len(data) < len(plane) else Coding.BITMAP, 0, len(positions), data)
+    return Mask(Coding.BITMAP_ENTROPY if len(data) < len(plane) else Coding.BITMAP, 0, len(places), data)
 
 
-def _encode_gaps(positions: Positions, shift: int) -> Mask:
+def _encode_gaps(places: Places, shift: int) -> Mask:
     """Free places before each entry: quotients by 2^shift in bytes, then all lowest bits, all second ones, ..., raw."""
-    gaps = np.diff(positions, prepend=-1) - 1
+    gaps = np.diff(places, prepend=np.int32(-1)) - np.int32(1)
     plane = _quotient_bytes(gaps >> shift)
     data = entropy.pack(plane)
-    low = pack_bits((gaps >> np.arange(shift)[:, None]) & 1).tobytes()
+    low = pack_bits((gaps >> np.arange(shift, dtype=np.int32)[:, None]) & 1).tobytes()
     coding = Coding.GAPS_ENTROPY if len(data) < len(plane) else Coding.GAPS
-    return Mask(coding, shift, len(positions), data + low)
+    return Mask(coding, shift, len(places), data + low)
 
 
-def _quotient_bytes(quotients: Integers) -> npt.NDArray[np.uint8]:
+def _quotient_bytes(quotients: Places) -> npt.NDArray[np.uint8]:
     """Write each quotient as quotient // 255 escapes and one byte of what remains."""
     escapes = quotients // ESCAPE
-    places = np.cumsum(escapes) + np.arange(len(quotients))
+    places = np.cumsum(escapes, dtype=np.int64) + np.arange(len(quotients))
     plane = np.full(int(places[-1]) + 1, ESCAPE, dtype=np.uint8)
     plane[places] = quotients - escapes * ESCAPE
     return plane
 
 
-def _decode_empty(_mask: Mask, _domain: int) -> Positions:
-    return np.zeros(0, dtype=np.int64)
+def _keep_none(_mask: Mask, _domain: int, _passed: Places | None) -> Places:
+    return np.zeros(0, dtype=np.int32)
 
 
-def _decode_full(_mask: Mask, domain: int) -> Positions:
-    return np.arange(domain, dtype=np.int64)
+def _keep_all(_mask: Mask, domain: int, passed: Places | None) -> Places:
+    return np.arange(domain, dtype=np.int32) if passed is None else passed
 
 
-def _decode_bitmap(mask: Mask, domain: int) -> Positions:
-    plane = entropy.unpack(mask.data, plane_bytes(domain))
-    check_tail(plane, domain)
-    return ones(plane, mask.count)
+def _keep_ones(mask: Mask, domain: int, passed: Places | None) -> Places:
+    return loops.bitmap(entropy.unpack(mask.data, plane_bytes(domain)), domain, mask.count, passed)
 
 
-def _decode_gaps(mask: Mask, domain: int) -> Positions:
-    """Undo `_encode_gaps`; sums stay below 2^57, so they cannot wrap before they are checked."""
+def _keep_after_gaps(mask: Mask, domain: int, passed: Places | None) -> Places:
     head = len(mask.data) - plane_bytes(mask.shift * mask.count)
-    gaps = _quotients(_gap_plane(mask, mask.data[:head], domain), mask.count) << mask.shift
-    low = unpack_bits(mask.data[head:], mask.shift * mask.count).reshape(mask.shift, mask.count)
-    for bit, plane in enumerate(low):
-        gaps |= plane.astype(np.int64) << bit
-    positions = np.cumsum(gaps + 1) - 1
-    if positions[-1] >= domain:
-        raise FrameError(Refusal.BAD_INDEX, "gaps lead beyond the end of their segment")
-    return positions
+    quotients = _gap_plane(mask, mask.data[:head], domain)
+    low = np.frombuffer(mask.data[head:], dtype=np.uint8)
+    return loops.gaps(quotients, low, mask.shift, mask.count, domain, passed)
 
 
-def _gap_plane(mask: Mask, stored: Buffer, domain: int) -> npt.NDArray[np.uint8]:
+def _gap_plane(mask: Mask, stored: Buffer, domain: int) -> entropy.Plane:
     """Return the bytes of the quotients; their number is only known within bounds."""
     if mask.coding == Coding.GAPS:
         return np.frombuffer(stored, dtype=np.uint8)
@@ -171,22 +176,11 @@ def _gap_plane(mask: Mask, stored: Buffer, domain: int) -> npt.NDArray[np.uint8]
     return entropy.expand(stored, least, most_quotients(mask.count, domain, mask.shift))
 
 
-def _quotients(plane: npt.NDArray[np.uint8], count: int) -> Integers:
-    """Read `count` quotients; raise FrameError if the bytes hold another number of them."""
-    ends = np.flatnonzero(plane != ESCAPE)
-    if len(ends) != count or ends[-1] != len(plane) - 1:
-        raise FrameError(Refusal.BAD_INDEX, f"a gap plane does not hold {count} gaps")
-    escapes = np.diff(ends, prepend=-1) - 1
-    quotients = plane[ends].astype(np.int64)
-    quotients += escapes * ESCAPE
-    return quotients
-
-
-_DECODERS: dict[Coding, Callable[[Mask, int], Positions]] = {
-    Coding.EMPTY: _decode_empty,
-    Coding.FULL: _decode_full,
-    Coding.BITMAP: _decode_bitmap,
-    Coding.BITMAP_ENTROPY: _decode_bitmap,
-    Coding.GAPS: _decode_gaps,
-    Coding.GAPS_ENTROPY: _decode_gaps,
+_DECODERS: dict[Coding, Callable[[Mask, int, Places | None], Places]] = {
+    Coding.EMPTY: _keep_none,
+    Coding.FULL: _keep_all,
+    Coding.BITMAP: _keep_ones,
+    Coding.BITMAP_ENTROPY: _keep_ones,
+    Coding.GAPS: _keep_after_gaps,
+    Coding.GAPS_ENTROPY: _keep_after_gaps,
 }

@@ -12,12 +12,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from . import levels, masks
-from .bits import Integers, pack_bits, plane_bytes, unpack_bits
+from . import levels, loops, masks
+from .bits import Integers, Places, pack_bits, plane_bytes
 from .entropy import Buffer
 from .errors import FrameError, Refusal
 from .levels import EXCESS_PLANES, MAX_PLANES, Levels
-from .masks import Coding, Mask, Positions
+from .limits import MAX_SEGMENT_ENTRIES
+from .masks import Coding, Effort, Mask
 
 MASKS: Final = 1 + MAX_PLANES
 SHIFT_BITS: Final = 5
@@ -69,18 +70,17 @@ class Segment:
         return (self.mask.data, self.signs, *unary, self.levels.rest, *self.levels.excess)
 
 
-def encode(positions: Positions, values: npt.NDArray[np.int32], domain: int) -> Segment:
-    """Code entries at ascending positions below `domain`; values are signed levels, never zero."""
+def encode(places: Places, values: npt.NDArray[np.int32], domain: int, effort: Effort = "normal") -> Segment:
+    """Code entries at ascending places below `domain`; values are signed levels, never zero."""
     signs = pack_bits(values < 0).tobytes()
-    return Segment(masks.encode(positions, domain), signs, levels.encode(np.abs(values)))
+    return Segment(masks.encode(places, domain, effort), signs, levels.encode(np.abs(values), effort))
 
 
-def decode(segment: Segment, domain: int) -> tuple[Positions, npt.NDArray[np.int32]]:
-    """Return positions and signed levels of a segment whose record was checked; raise FrameError otherwise."""
-    positions = masks.decode(segment.mask, domain)
-    magnitudes = levels.decode(segment.levels, segment.mask.count)
-    negative = unpack_bits(segment.signs, segment.mask.count).view(np.bool_)
-    return positions, np.where(negative, -magnitudes, magnitudes)
+def decode(segment: Segment, domain: int) -> tuple[Places, npt.NDArray[np.int32]]:
+    """Return places and signed levels of a segment whose record was checked; raise FrameError otherwise."""
+    values = levels.decode(segment.levels, segment.mask.count)
+    loops.negate(values, np.frombuffer(segment.signs, dtype=np.uint8))
+    return masks.decode(segment.mask, domain), values
 
 
 def read(record: np.void, sizes: list[int], body: Buffer) -> Segment:
@@ -118,7 +118,7 @@ def _masks_fit(table: Table, sizes: Integers) -> bool:
     possible = masks.fits(codings >> SHIFT_BITS, codings & 31, counts, domains, lengths)
     unused = (counts | lengths | codings) == 0
     chain = np.where(used, possible & (domains > 0), unused)
-    return bool(chain.all() and (planes <= MAX_PLANES).all())
+    return bool(chain.all() and (planes <= MAX_PLANES).all() and (counts[:, 0] <= MAX_SEGMENT_ENTRIES).all())
 
 
 def _rest_fits(table: Table) -> bool:

@@ -21,7 +21,7 @@ from peermerge.node.merging.method import MergeMethod, Reference
 from peermerge.node.state import State, values
 from peermerge.protocol.manifest import manifest_of
 
-from .worlds import MANIFEST, fresh_state, random_delta
+from .worlds import MANIFEST, framed, fresh_state, random_delta
 
 CPU = torch.device("cpu")
 METHODS = ["weighted-mean", "ties", "dare-linear", "dare-ties"]
@@ -30,7 +30,7 @@ METHODS = ["weighted-mean", "ties", "dare-linear", "dare-ties"]
 def state(seed: int, steps: int = 2) -> State:
     found, rng = fresh_state(), np.random.default_rng(seed)
     for _ in range(steps):
-        found.apply(found.prepare(random_delta(rng)))
+        found.apply(found.prepare(framed(random_delta(rng))))
     return found
 
 
@@ -142,7 +142,10 @@ def test_both_ends_of_an_edge_move_by_opposite_amounts_at_either_step() -> None:
 def test_entries_of_either_newest_frame_and_whole_tensors_take_the_fresh_step() -> None:
     one, other = state(0), state(1)
     moved = corrected(WeightedMean(), one, [Contribution("b", other, 1.0, 0.25, 1.0)])
-    difference, fresh = values(other) - values(one), np.union1d(one.fresh, other.fresh)
+    difference, fresh = (
+        values(other) - values(one),
+        np.flatnonzero(np.unpackbits(one.fresh | other.fresh, bitorder="little")),
+    )
     for spec, place in MANIFEST.slices():
         step = np.where(spec.full | np.isin(np.arange(place.start, place.stop), fresh), 1.0, 0.25)
         expected = difference[place] * torch.from_numpy(step).float()
@@ -153,7 +156,7 @@ def test_a_model_without_sparse_tensors_is_merged_by_any_method() -> None:
     manifest = manifest_of([("b", (3,), "float32", True)])
     own, rng = fresh_state(manifest), np.random.default_rng(0)
     other = own.copy()
-    other.apply(other.prepare(random_delta(rng, manifest, density=1.0)))
+    other.apply(other.prepare(framed(random_delta(rng, manifest, density=1.0), manifest)))
     for method in (make_method("weighted-mean", {}), make_method("ties", {"scope": "global"})):
         found = list(corrections(method, own, [Contribution("b", other, 0.5)], "own", CPU))
         assert [t for t, _ in found] == [0]

@@ -8,7 +8,7 @@ import torch
 from peermerge.node.log import MAX_EPOCH, Entry, PublishedLog, chain_link, chain_start, verify_frame
 from peermerge.node.state import State
 from peermerge.node.storage import DiskStorage, MemoryStorage
-from peermerge.protocol.codec import decode
+from peermerge.protocol.codec import Frame
 from peermerge.protocol.errors import DataDirError, DegradedError, EnvelopeError, FrameError, PeerError, Refusal
 from peermerge.protocol.limits import MAX_LEVEL
 from peermerge.protocol.manifest import manifest_of
@@ -61,7 +61,7 @@ def test_a_version_is_what_every_peer_will_decode_and_says_what_the_log_knows() 
     assert (log.last_round, log.header) == (3, entry.header)
     assert publisher().header is None
     twin = fresh_state()
-    twin.apply(twin.prepare(decode(entry.frame, MANIFEST)))
+    twin.apply(twin.prepare(Frame.open(entry.frame, MANIFEST)))
     assert equal(log.state, twin)
     assert entry.header.state == twin.digest
 
@@ -406,7 +406,7 @@ def test_an_earlier_state_comes_back_from_the_tail() -> None:
     states = [publisher().state]
     replay = fresh_state()
     for name in log.plan(Point()):
-        replay.apply(replay.prepare(decode(log.read(name).frame, MANIFEST)))
+        replay.apply(replay.prepare(Frame.open(log.read(name).frame, MANIFEST)))
         states.append(replay.copy())
     for version, state in enumerate(states):
         then = log.state_at(version)

@@ -14,7 +14,7 @@ from peermerge.protocol.errors import DivergedError
 from peermerge.protocol.limits import MAX_LEVEL, MIN_EXPONENT
 from peermerge.protocol.manifest import Manifest, manifest_of
 
-from .worlds import MANIFEST, free_floors, generators
+from .worlds import MANIFEST, framed, free_floors, generators
 
 Floats = npt.NDArray[np.float32]
 WIDE = manifest_of([("w", (256, 512), "float32", False)])
@@ -48,7 +48,7 @@ def compressed(
 
 def decoded(result: Compressed, manifest: Manifest = MANIFEST) -> Floats:
     state = State(manifest, free_floors(manifest))
-    state.apply(state.prepare(result.delta))
+    state.apply(state.prepare(framed(result.delta, manifest)))
     return np.asarray(values(state).numpy(), np.float32)
 
 

@@ -20,8 +20,9 @@ from torch import nn
 
 from peermerge.node.log import PublishedLog
 from peermerge.node.replicas import Pool, Replica, Replicas
-from peermerge.node.state import State, linear_hash
+from peermerge.node.state import State
 from peermerge.node.storage import MemoryStorage, Storage
+from peermerge.protocol.codec import Frame, Source, encode
 from peermerge.protocol.delta import Delta
 from peermerge.protocol.errors import DegradedError
 from peermerge.protocol.limits import MIN_EXPONENT
@@ -75,10 +76,16 @@ def fresh_state(manifest: Manifest = MANIFEST) -> State:
     return State(manifest, free_floors(manifest))
 
 
+def framed(source: Source, manifest: Manifest = MANIFEST) -> Frame:
+    """Return the opened frame of a delta, or of a whole state."""
+    return Frame.open(encode(source, manifest, from_version=0, to_version=1), manifest)
+
+
 def equal(one: State, other: State) -> bool:
     """Say whether two states agree in integers, exponents and digests, and the digest in the integers."""
     same = np.array_equal(one.levels, other.levels) and np.array_equal(one.exponents, other.exponents)
-    return same and one.digest == other.digest == linear_hash(other.snapshot(), other.manifest)
+    rehashed = State(other.manifest, other.floors, other.levels, other.exponents)
+    return same and one.digest == other.digest == rehashed.digest
 
 
 def header(round_: int = 0, edges: tuple[Edge, ...] = (), omega: float = 1.0, **log_fields: object) -> Header:

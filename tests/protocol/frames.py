@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
+from peermerge.protocol.codec import Frame
 from peermerge.protocol.delta import Delta
+from peermerge.protocol.entropy import Buffer
 from peermerge.protocol.layout import CHECKSUM, FIELDS, HEADER_BYTES
 from peermerge.protocol.limits import MAX_LEVEL
 from peermerge.protocol.manifest import Manifest, manifest_of
@@ -30,6 +32,19 @@ def delta_with(
     values = rng.choice(np.asarray(levels), len(index)) * rng.choice([-1, 1], len(index))
     exponents = rng.integers(-126, 98, len(manifest.tensors)).astype(np.int8)
     return Delta(exponents, index, values.astype(np.int32))
+
+
+def decode(frame: Buffer, manifest: Manifest) -> Delta:
+    """Return the whole delta of a frame."""
+    opened = Frame.open(frame, manifest)
+    parts = list(opened.parts())
+    index = [part.places.astype(np.int64) + part.start for part in parts]
+    levels = [part.levels for part in parts]
+    return Delta(
+        opened.exponents.copy(),
+        np.concatenate([np.empty(0, np.int64), *index]),
+        np.concatenate([np.empty(0, np.int32), *levels]),
+    )
 
 
 def same(one: Delta, other: Delta) -> bool:

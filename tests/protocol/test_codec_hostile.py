@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from peermerge.protocol.codec import decode, encode, read_header
+from peermerge.protocol.codec import Frame, encode
 from peermerge.protocol.delta import Delta
 from peermerge.protocol.errors import FrameError, Refusal
 from peermerge.protocol.layout import HEADER_BYTES
@@ -14,7 +14,7 @@ from peermerge.protocol.manifest import Manifest
 from peermerge.protocol.masks import Coding
 from peermerge.protocol.segments import RECORD
 
-from .frames import delta_with, manifest_with, with_checksum, with_record
+from .frames import decode, delta_with, manifest_with, with_checksum, with_record
 
 MANIFEST = manifest_with((90, 70), (3,), (0, 2), (40, 50))
 """Three segments of 2^12; the second tensor is mostly padding."""
@@ -181,7 +181,7 @@ def test_a_frame_above_the_cap_is_refused_whatever_it_says() -> None:
 )
 def test_records_that_contradict_themselves_are_refused_before_any_plane(fields: dict[str, object]) -> None:
     with pytest.raises(FrameError) as caught:
-        read_header(with_record(FRAMES["gaps"], MANIFEST, **fields), MANIFEST)
+        Frame.open(with_record(FRAMES["gaps"], MANIFEST, **fields), MANIFEST)
     assert caught.value.refusal is Refusal.BAD_HEADER
 
 
@@ -190,7 +190,7 @@ BIG = manifest_with((1 << 11, 1 << 11))
 
 def bomb(plane: bytes) -> bytes:
     """Return a frame of one segment of 2^22 whose compressed bitmap is replaced by other bytes."""
-    index = np.flatnonzero(np.random.default_rng(0).random(BIG.length) < 0.3).astype(np.int64)
+    index = np.flatnonzero(np.random.default_rng(0).random(BIG.length) < 0.2).astype(np.int64)
     delta = Delta(np.zeros(1, np.int8), index, np.ones(len(index), np.int32))
     frame = encode(delta, BIG, from_version=0, to_version=1, log2_segment=22)
     start = HEADER_BYTES + 1
@@ -198,7 +198,8 @@ def bomb(plane: bytes) -> bytes:
     body = start + RECORD.itemsize
     frame = frame[:body] + plane + frame[body + old :]
     frame = frame[:24] + (len(frame) - body).to_bytes(8, "little") + frame[32:]
-    return with_record(frame, BIG, lengths=[len(plane), 0, 0, 0, 0, 0])
+    codings = [Coding.BITMAP_ENTROPY << 5, 0, 0, 0, 0, 0]
+    return with_record(frame, BIG, lengths=[len(plane), 0, 0, 0, 0, 0], codings=codings)
 
 
 def stating(content: int) -> bytes:
@@ -230,7 +231,7 @@ def test_bombs_and_forged_sizes_are_refused_in_little_memory(plane: bytes, refus
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 12 * 0.31 * BIG.length + (1 << 20)
+    assert peak < 8 * 0.21 * BIG.length + (2 << 20)
 
 
 def test_bytes_after_a_compressed_plane_are_refused() -> None:
@@ -259,3 +260,17 @@ def test_entries_in_the_padding_are_refused() -> None:
     frame = encode(delta, whole, from_version=0, to_version=1)
     forged = with_checksum(frame[:56] + padded.digest + frame[88:])
     assert refusal_of(forged, padded) is Refusal.BAD_INDEX
+
+
+def test_a_segment_of_more_than_2_to_the_20_entries_is_refused() -> None:
+    delta = Delta(np.zeros(1, np.int8), np.arange((1 << 20) + 1), np.ones((1 << 20) + 1, np.int32))
+    frame = encode(delta, BIG, from_version=0, to_version=1, log2_segment=22)
+    assert refusal_of(frame, BIG) is Refusal.BAD_HEADER
+    assert len(decode(encode(delta, BIG, from_version=0, to_version=1), BIG)) == len(delta)
+
+
+def test_many_short_segments_of_few_bytes_are_refused() -> None:
+    delta = Delta(np.zeros(1, np.int8), np.arange(0, 1 << 22, 1 << 12), np.ones(1 << 10, np.int32))
+    with pytest.raises(FrameError) as caught:
+        encode(delta, BIG, from_version=0, to_version=1, log2_segment=12)
+    assert caught.value.refusal is Refusal.BAD_HEADER

@@ -4,16 +4,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peermerge.protocol import entropy, masks
-from peermerge.protocol.bits import pack_bits, plane_bytes
+from peermerge.protocol.bits import Places, pack_bits, plane_bytes
 from peermerge.protocol.entropy import Buffer
 from peermerge.protocol.errors import FrameError, Refusal
 from peermerge.protocol.limits import MAX_LOG2_SEGMENT
-from peermerge.protocol.masks import Coding, Mask, Positions
+from peermerge.protocol.masks import Coding, Mask
 
 from .frames import densities, generators
 
 
-def places(rng: np.random.Generator, domain: int, density: float) -> Positions:
+def places(rng: np.random.Generator, domain: int, density: float) -> Places:
     return np.flatnonzero(rng.random(domain) < density).astype(np.int64)
 
 
@@ -57,7 +57,7 @@ def test_every_coding_is_chosen_where_it_is_smallest(domain: int, density: float
 @given(generators, st.integers(0, MAX_LOG2_SEGMENT), st.integers(1, 5000), st.floats(0.0005, 1))
 def test_gaps_come_back_with_any_shift(rng: np.random.Generator, shift: int, domain: int, density: float) -> None:
     positions = np.union1d(places(rng, domain, density), [domain - 1])
-    mask = masks._encode_gaps(positions, shift)
+    mask = masks._encode_gaps(positions.astype(np.int32), shift)
     assert fits(mask, domain)
     assert np.array_equal(masks.decode(mask, domain), positions)
 

@@ -108,12 +108,32 @@ static int64_t digits(const uint8_t *plane, int width, const int32_t *passed, in
     return found;
 }
 
-static void negate(int32_t *levels, const uint8_t *signs, int64_t count)
+/* Add its excess, a byte in each of four planes, to each continued level; stops at the first that leaves the range. */
+static int carry(int32_t *levels, int64_t total, const int32_t *beyond, int64_t count, const uint8_t *p0,
+                 const uint8_t *p1, const uint8_t *p2, const uint8_t *p3)
 {
     for (int64_t i = 0; i < count; i++) {
-        int32_t minus = -(int32_t)(signs[i >> 3] >> (i & 7) & 1);
-        levels[i] = (levels[i] ^ minus) - minus;
+        if (beyond[i] < 0 || beyond[i] >= total)
+            return 0;
+        uint32_t excess = p0[i] | (uint32_t)p1[i] << 8 | (uint32_t)p2[i] << 16 | (uint32_t)p3[i] << 24;
+        int64_t level = (int64_t)levels[beyond[i]] + excess;
+        if (level > MAX_LEVEL)
+            return 0;
+        levels[beyond[i]] = (int32_t)level;
     }
+    return 1;
+}
+
+static void negate(int32_t *restrict levels, const uint8_t *restrict signs, int64_t count)
+{
+    for (int64_t byte = 0; byte < count / 8; byte++, levels += 8)
+        for (int bit = 0; bit < 8; bit++) {
+            int32_t minus = signs[byte] & 1 << bit ? -1 : 0;
+            levels[bit] = (levels[bit] ^ minus) - minus;
+        }
+    for (int bit = 0; bit < count % 8; bit++)
+        if (signs[count / 8] & 1 << bit)
+            levels[bit] = -levels[bit];
 }
 
 /* Old level and new one, brought to one grid. */
@@ -135,12 +155,16 @@ static int sums_fit(const int32_t *state, int64_t length, const int32_t *places,
     return 1;
 }
 
+/* Stops at the first sum that leaves the range; those before it stay added. */
 static int add(int32_t *state, int64_t length, const int32_t *places, const int32_t *levels, int64_t count, int newer)
 {
     for (int64_t i = 0; i < count; i++) {
         if (places[i] < 0 || places[i] >= length)
             return 0;
-        state[places[i]] = (int32_t)sum_at(state, places[i], levels[i], 0, newer);
+        int64_t sum = sum_at(state, places[i], levels[i], 0, newer);
+        if (sum > MAX_LEVEL || sum < -MAX_LEVEL)
+            return 0;
+        state[places[i]] = (int32_t)sum;
     }
     return 1;
 }
@@ -249,6 +273,27 @@ static PyObject *py_digits(PyObject *self, PyObject *args)
     return enough ? PyBool_FromLong(found == exceptions) : too_short();
 }
 
+static PyObject *py_carry(PyObject *self, PyObject *args)
+{
+    Py_buffer levels, beyond, p[4];
+    int ok = 0, enough = 1;
+    if (!PyArg_ParseTuple(args, "w*y*y*y*y*y*", &levels, &beyond, &p[0], &p[1], &p[2], &p[3]))
+        return NULL;
+    int64_t count = beyond.len / 4;
+    for (int plane = 0; plane < 4; plane++)
+        enough &= fits(&p[plane], count, 1);
+    if (enough) {
+        Py_BEGIN_ALLOW_THREADS;
+        ok = carry(levels.buf, levels.len / 4, beyond.buf, count, p[0].buf, p[1].buf, p[2].buf, p[3].buf);
+        Py_END_ALLOW_THREADS;
+    }
+    PyBuffer_Release(&levels);
+    PyBuffer_Release(&beyond);
+    for (int plane = 0; plane < 4; plane++)
+        PyBuffer_Release(&p[plane]);
+    return enough ? PyBool_FromLong(ok) : too_short();
+}
+
 static PyObject *py_negate(PyObject *self, PyObject *args)
 {
     Py_buffer levels, signs;
@@ -325,6 +370,7 @@ static PyMethodDef methods[] = {
     {"gaps", py_gaps, METH_VARARGS, "gaps(quotients, low, shift, count, domain, passed, first) -> bool"},
     {"lift", py_lift, METH_VARARGS, "lift(passed, level, levels) -> bool"},
     {"digits", py_digits, METH_VARARGS, "digits(plane, width, passed, all, base, levels, beyond) -> bool"},
+    {"carry", py_carry, METH_VARARGS, "carry(levels, beyond, plane0, plane1, plane2, plane3) -> bool"},
     {"negate", py_negate, METH_VARARGS, "negate(levels, signs) -> bool"},
     {"sums_fit", py_sums_fit, METH_VARARGS, "sums_fit(state, places, levels, older, newer) -> bool"},
     {"add", py_add, METH_VARARGS, "add(state, places, levels, newer) -> bool"},

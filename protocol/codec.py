@@ -206,11 +206,7 @@ class Frame:
         """Add the entries to an accumulator of the same grid, (N,). Raises FrameError; what came before stays added."""
 
         def add(part: Part) -> bool:
-            here = levels[part.start : part.start + part.size]
-            fits = loops.sums_fit(here, part.places, part.levels, 0, 0)
-            if fits:
-                loops.add(here, part.places, part.levels, 0)
-            return fits
+            return loops.add(levels[part.start : part.start + part.size], part.places, part.levels, 0)
 
         if not all(map(add, self.parts(threads))):  # one part at a time is alive
             raise FrameError(Refusal.OVERFLOW, "an accumulated level of 2^30 or more")

@@ -14,10 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import entropy, loops, masks
-from .bits import Places, pack_nibbles, plane_bytes
+from .bits import pack_nibbles, plane_bytes
 from .entropy import Buffer
-from .errors import FrameError, Refusal
-from .limits import MAX_LEVEL
 from .masks import Effort, Mask
 
 Magnitudes: TypeAlias = npt.NDArray[np.int32]
@@ -76,26 +74,18 @@ def decode(coded: Levels, count: int) -> Magnitudes:
     """Return `count` levels from checked lengths; raise FrameError where the planes contradict each other."""
     levels = np.ones(count, dtype=np.int32)
     passed, left = None, count
-    for level, plane in enumerate(coded.planes, start=2):
+    for level, plane in enumerate(coded.planes, start=1):
+        if passed is not None and plane.count < left:
+            loops.lift(passed, level, levels)  # the level of those that pass no further
         passed = masks.decode(plane, left, passed)
-        left = len(passed)
-        loops.lift(passed, level, levels)
+        left = plane.count
     if left:
         digits = entropy.unpack(coded.rest, plane_bytes(left * coded.width))
         beyond = loops.digits(digits, coded.width, passed, len(coded.planes) + 1, levels, coded.exceptions)
-        _add_excess(levels, beyond, coded.excess)
+        if len(beyond):
+            low, second, third, high = (entropy.unpack(plane, len(beyond)) for plane in coded.excess)
+            loops.carry(levels, beyond, (low, second, third, high))
     return levels
-
-
-def _add_excess(levels: Magnitudes, beyond: Places, excess: tuple[Buffer, ...]) -> None:
-    if not len(beyond):
-        return
-    sums = levels[beyond].astype(np.int64)
-    for byte, plane in enumerate(excess):
-        sums += entropy.unpack(plane, len(beyond)).astype(np.int64) << 8 * byte
-    if sums.max() > MAX_LEVEL:
-        raise FrameError(Refusal.OVERFLOW, "a level of at least 2^30")
-    levels[beyond] = sums
 
 
 def best_width(rest: Magnitudes) -> int:

@@ -43,6 +43,12 @@ def digits(plane: Plane, width: int, passed: Places | None, base: int, levels: L
     return beyond
 
 
+def carry(levels: Levels, beyond: Places, excess: tuple[Plane, Plane, Plane, Plane]) -> None:
+    """See `loops_numpy`."""
+    if not _kernel.carry(levels, beyond, *excess):
+        raise FrameError(Refusal.OVERFLOW, "a level of at least 2^30")
+
+
 def negate(levels: Levels, signs: Plane) -> None:
     """See `loops_numpy`."""
     check_tail(signs, len(levels))
@@ -54,9 +60,9 @@ def sums_fit(state: Levels, places: Places, levels: Levels, older: int, newer: i
     return _kernel.sums_fit(state, places, levels, older, newer)
 
 
-def add(state: Levels, places: Places, levels: Levels, newer: int) -> None:
+def add(state: Levels, places: Places, levels: Levels, newer: int) -> bool:
     """See `loops_numpy`."""
-    _kernel.add(state, places, levels, newer)
+    return _kernel.add(state, places, levels, newer)
 
 
 def hash_sums(start: int, places: Places, levels: Levels) -> tuple[int, int]:

@@ -61,6 +61,16 @@ def digits(plane: Plane, width: int, passed: Places | None, base: int, levels: L
     return beyond.astype(np.int32) if passed is None else passed[beyond]
 
 
+def carry(levels: Levels, beyond: Places, excess: tuple[Plane, Plane, Plane, Plane]) -> None:
+    """Add its excess, a byte in each of four planes, the lowest first, to each continued level."""
+    sums = levels[beyond].astype(np.int64)
+    for byte, plane in enumerate(excess):
+        sums += plane.astype(np.int64) << 8 * byte
+    if len(sums) and sums.max() > MAX_LEVEL:
+        raise FrameError(Refusal.OVERFLOW, "a level of at least 2^30")
+    levels[beyond] = sums
+
+
 def negate(levels: Levels, signs: Plane) -> None:
     """Negate the levels whose bit is a one."""
     np.negative(levels, where=unpack_bits(signs, len(levels)).view(np.bool_), out=levels)
@@ -72,9 +82,12 @@ def sums_fit(state: Levels, places: Places, levels: Levels, older: int, newer: i
     return not len(sums) or max(int(sums.max()), -int(sums.min())) <= MAX_LEVEL
 
 
-def add(state: Levels, places: Places, levels: Levels, newer: int) -> None:
-    """Add levels, shifted by `newer` bits, to a state of which `sums_fit` held."""
-    state[places] += levels << newer
+def add(state: Levels, places: Places, levels: Levels, newer: int) -> bool:
+    """Add levels, shifted by `newer` bits, to a state; False, with some of them added, if a sum is 2^30 or more."""
+    fits = sums_fit(state, places, levels, 0, newer)
+    if fits:
+        state[places] += levels << newer
+    return fits
 
 
 def hash_sums(start: int, places: Places, levels: Levels) -> tuple[int, int]:

@@ -65,7 +65,7 @@ def encode(places: Places, domain: int, effort: Effort = "normal") -> Mask:
         return Mask(Coding.EMPTY, 0, 0, b"")
     if count == domain:
         return Mask(Coding.FULL, 0, count, b"")
-    wider = 4 if effort == "high" else 1
+    wider = 2 if effort == "high" else 1
     tried = []
     if count * SPAREST_BITMAP * wider >= domain:
         tried.append(_encode_bitmap(places, domain))
@@ -92,13 +92,14 @@ def fits(codings: Integers, shifts: Integers, counts: Integers, domains: Integer
     bitmap = plane_bytes(domains)
     quotients = lengths - plane_bytes(shifts * counts)
     most = most_quotients(counts, domains, shifts)
+    sparse = 2 * counts <= domains
     possible = [
         (counts == 0) & (lengths == 0),
         (counts == domains) & (lengths == 0),
         lengths == bitmap,
         (lengths > 0) & (lengths < bitmap),
-        (quotients >= counts) & (quotients <= most),
-        (quotients > 0) & (quotients < most),
+        (quotients >= counts) & (quotients <= most) & sparse,
+        (quotients > 0) & (quotients < most) & sparse,
     ]
     known = np.select([codings == coding for coding in Coding], possible, default=False)
     most_shift = np.where(codings >= Coding.GAPS, MAX_LOG2_SEGMENT, 0)

@@ -90,6 +90,8 @@ def test_sums_signs_and_hashes(count: int, older: int, newer: int, most: int, rn
         loops_numpy.add(sums[0], places, levels, newer)
         loops_compiled.add(sums[1], places, levels, newer)
         assert np.array_equal(sums[0], sums[1])
+    excess = tuple(rng.integers(0, top, count).astype(np.uint8) for top in (256, 256, 256, 1 + (most >> 24)))
+    agree("carry", np.abs(levels), np.arange(count, dtype=np.int32), excess)
     signs = rng.integers(0, 256, plane_bytes(count)).astype(np.uint8)
     if count % 8:
         signs[-1] &= (1 << count % 8) - 1

@@ -185,6 +185,81 @@ static void hash(int64_t start, const int32_t *places, const int32_t *levels, in
     *high = highs;
 }
 
+/* ---- Encoding: our own arrays, whose values the caller vouches for but for what is checked here. ---- */
+
+/* A one for each place; the plane was zero. */
+static int set_bits(const int32_t *places, int64_t count, uint8_t *plane, int64_t domain)
+{
+    for (int64_t i = 0; i < count; i++) {
+        if (places[i] < 0 || places[i] >= domain)
+            return 0;
+        plane[places[i] >> 3] |= (uint8_t)(1 << (places[i] & 7));
+    }
+    return 1;
+}
+
+/* Bytes of the quotients, returned is their number or -1; the planes of low bits were zero. */
+static int64_t gap_bytes(const int32_t *places, int64_t count, int shift, uint8_t *quotients, int64_t room, uint8_t *low)
+{
+    int64_t length = 0, previous = -1;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t gap = places[i] - previous - 1, quotient = gap >> shift;
+        if (gap < 0 || length + quotient / ESCAPE >= room)
+            return -1;
+        previous = places[i];
+        for (; quotient >= ESCAPE; quotient -= ESCAPE)
+            quotients[length++] = ESCAPE;
+        quotients[length++] = (uint8_t)quotient;
+        for (int bit = 0; bit < shift; bit++) {
+            int64_t index = bit * count + i;
+            low[index >> 3] |= (uint8_t)((gap >> bit & 1) << (index & 7));
+        }
+    }
+    return length;
+}
+
+/* Magnitudes, and a one for each negative value; the plane was zero. */
+static void split_signs(const int32_t *values, int64_t count, int32_t *magnitudes, uint8_t *signs)
+{
+    for (int64_t i = 0; i < count; i++) {
+        int32_t minus = values[i] >> 31;
+        magnitudes[i] = (values[i] ^ minus) - minus;
+        signs[i >> 3] |= (uint8_t)((minus & 1) << (i & 7));
+    }
+}
+
+/* Where a level is above `least`, and those levels; returned is their number. Both outputs have room for all. */
+static int64_t above(const int32_t *levels, int64_t count, int32_t least, int32_t *places, int32_t *kept)
+{
+    int64_t found = 0;
+    for (int64_t i = 0; i < count; i++) {
+        places[found] = (int32_t)i;
+        kept[found] = levels[i];
+        found += levels[i] > least;
+    }
+    return found;
+}
+
+/* Digits of level - base, and what exceeds a digit; returned is the number of excesses. The plane was zero. */
+static int64_t pack_digits(const int32_t *levels, int64_t count, int32_t base, int width, uint8_t *plane,
+                           uint32_t *excess, int64_t room)
+{
+    int64_t found = 0;
+    int32_t most = (1 << width) - 1;
+    for (int64_t i = 0; i < count; i++) {
+        int32_t rest = levels[i] - base, digit = rest < most ? rest : most;
+        if (rest < 0 || (rest >= most && found == room))
+            return -1;
+        if (rest >= most)
+            excess[found++] = (uint32_t)(rest - most);
+        if (width == 8)
+            plane[i] = (uint8_t)digit;
+        else
+            plane[i >> 1] |= (uint8_t)(digit << (i & 1) * 4);
+    }
+    return found;
+}
+
 /* ---- The door to Python. ---- */
 
 static int fits(const Py_buffer *buffer, int64_t items, int64_t size)
@@ -365,6 +440,102 @@ static PyObject *py_hash(PyObject *self, PyObject *args)
     return enough ? Py_BuildValue("LL", (long long)low, (long long)high) : too_short();
 }
 
+static PyObject *py_set_bits(PyObject *self, PyObject *args)
+{
+    Py_buffer places, plane;
+    long long domain;
+    int ok = 0;
+    if (!PyArg_ParseTuple(args, "y*w*L", &places, &plane, &domain))
+        return NULL;
+    int enough = domain >= 0 && fits(&plane, (domain + 7) / 8, 1);
+    if (enough) {
+        Py_BEGIN_ALLOW_THREADS;
+        ok = set_bits(places.buf, places.len / 4, plane.buf, domain);
+        Py_END_ALLOW_THREADS;
+    }
+    PyBuffer_Release(&places);
+    PyBuffer_Release(&plane);
+    return enough ? PyBool_FromLong(ok) : too_short();
+}
+
+static PyObject *py_gap_bytes(PyObject *self, PyObject *args)
+{
+    Py_buffer places, quotients, low;
+    int shift;
+    int64_t length = 0;
+    if (!PyArg_ParseTuple(args, "y*iw*w*", &places, &shift, &quotients, &low))
+        return NULL;
+    int64_t count = places.len / 4;
+    int enough = shift >= 0 && shift <= 24 && fits(&low, (shift * count + 7) / 8, 1);
+    if (enough) {
+        Py_BEGIN_ALLOW_THREADS;
+        length = gap_bytes(places.buf, count, shift, quotients.buf, quotients.len, low.buf);
+        Py_END_ALLOW_THREADS;
+    }
+    PyBuffer_Release(&places);
+    PyBuffer_Release(&quotients);
+    PyBuffer_Release(&low);
+    return enough ? PyLong_FromLongLong(length) : too_short();
+}
+
+static PyObject *py_split_signs(PyObject *self, PyObject *args)
+{
+    Py_buffer values, magnitudes, signs;
+    if (!PyArg_ParseTuple(args, "y*w*w*", &values, &magnitudes, &signs))
+        return NULL;
+    int64_t count = values.len / 4;
+    int enough = fits(&magnitudes, count, 4) && fits(&signs, (count + 7) / 8, 1);
+    if (enough) {
+        Py_BEGIN_ALLOW_THREADS;
+        split_signs(values.buf, count, magnitudes.buf, signs.buf);
+        Py_END_ALLOW_THREADS;
+    }
+    PyBuffer_Release(&values);
+    PyBuffer_Release(&magnitudes);
+    PyBuffer_Release(&signs);
+    return enough ? PyBool_FromLong(1) : too_short();
+}
+
+static PyObject *py_above(PyObject *self, PyObject *args)
+{
+    Py_buffer levels, places, kept;
+    int least;
+    int64_t found = 0;
+    if (!PyArg_ParseTuple(args, "y*iw*w*", &levels, &least, &places, &kept))
+        return NULL;
+    int64_t count = levels.len / 4;
+    int enough = fits(&places, count, 4) && fits(&kept, count, 4);
+    if (enough) {
+        Py_BEGIN_ALLOW_THREADS;
+        found = above(levels.buf, count, least, places.buf, kept.buf);
+        Py_END_ALLOW_THREADS;
+    }
+    PyBuffer_Release(&levels);
+    PyBuffer_Release(&places);
+    PyBuffer_Release(&kept);
+    return enough ? PyLong_FromLongLong(found) : too_short();
+}
+
+static PyObject *py_pack_digits(PyObject *self, PyObject *args)
+{
+    Py_buffer levels, plane, excess;
+    int base, width;
+    int64_t found = 0;
+    if (!PyArg_ParseTuple(args, "y*iiw*w*", &levels, &base, &width, &plane, &excess))
+        return NULL;
+    int64_t count = levels.len / 4;
+    int enough = (width == 4 || width == 8) && fits(&plane, (count * width + 7) / 8, 1);
+    if (enough) {
+        Py_BEGIN_ALLOW_THREADS;
+        found = pack_digits(levels.buf, count, base, width, plane.buf, excess.buf, excess.len / 4);
+        Py_END_ALLOW_THREADS;
+    }
+    PyBuffer_Release(&levels);
+    PyBuffer_Release(&plane);
+    PyBuffer_Release(&excess);
+    return enough ? PyLong_FromLongLong(found) : too_short();
+}
+
 static PyMethodDef methods[] = {
     {"bitmap", py_bitmap, METH_VARARGS, "bitmap(plane, domain, count, passed, first) -> bool"},
     {"gaps", py_gaps, METH_VARARGS, "gaps(quotients, low, shift, count, domain, passed, first) -> bool"},
@@ -375,6 +546,11 @@ static PyMethodDef methods[] = {
     {"sums_fit", py_sums_fit, METH_VARARGS, "sums_fit(state, places, levels, older, newer) -> bool"},
     {"add", py_add, METH_VARARGS, "add(state, places, levels, newer) -> bool"},
     {"hash", py_hash, METH_VARARGS, "hash(start, places, levels) -> (low, high)"},
+    {"set_bits", py_set_bits, METH_VARARGS, "set_bits(places, plane, domain) -> bool"},
+    {"gap_bytes", py_gap_bytes, METH_VARARGS, "gap_bytes(places, shift, quotients, low) -> length or -1"},
+    {"split_signs", py_split_signs, METH_VARARGS, "split_signs(values, magnitudes, signs) -> bool"},
+    {"above", py_above, METH_VARARGS, "above(levels, least, places, kept) -> number"},
+    {"pack_digits", py_pack_digits, METH_VARARGS, "pack_digits(levels, base, width, plane, excess) -> number or -1"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ Integers: TypeAlias = npt.NDArray[np.int64]
 Places: TypeAlias = npt.NDArray[np.int32]
 """Positions within a segment."""
 Count = TypeVar("Count", int, Integers)
+
+ESCAPE: Final = 255
+"""A byte of a gap plane that adds 255 to the quotient and passes on to the next byte."""
 
 
 def plane_bytes(bits: Count) -> Count:

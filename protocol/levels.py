@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import entropy, loops, masks
-from .bits import pack_nibbles, plane_bytes
+from .bits import plane_bytes
 from .entropy import Buffer
 from .masks import Effort, Mask
 
@@ -58,16 +58,14 @@ def encode(levels: Magnitudes, effort: Effort = "normal") -> Levels:
 def _encode(levels: Magnitudes, most_planes: int, effort: Effort) -> Levels:
     planes: list[Mask] = []
     while len(levels) and len(planes) < most_planes and _wants_plane(levels, len(planes) + 1, effort):
-        more = np.flatnonzero(levels > len(planes) + 1).astype(np.int32)
-        planes.append(masks.encode(more, len(levels), effort))
-        levels = levels[more]
-    rest = levels - len(planes) - 1
-    width = best_width(rest)
-    beyond = (1 << width) - 1
-    excess = rest[rest >= beyond] - beyond if len(rest) else rest
-    digits = np.minimum(rest, beyond).astype(np.uint8)
-    packed = entropy.pack(pack_nibbles(digits) if width == 4 else digits)
-    return Levels(tuple(planes), width, packed, len(excess), _pack_excess(excess))
+        domain = len(levels)
+        more, levels = loops.above(levels, len(planes) + 1)
+        planes.append(masks.encode(more, domain, effort))
+    base = len(planes) + 1
+    width = best_width(levels, base)
+    exceptions = int(np.count_nonzero(levels >= base + (1 << width) - 1)) if width else 0
+    digits, excess = loops.pack_digits(levels, base, width or 8, exceptions)
+    return Levels(tuple(planes), width, entropy.pack(digits), exceptions, _pack_excess(excess))
 
 
 def decode(coded: Levels, count: int) -> Magnitudes:
@@ -88,22 +86,21 @@ def decode(coded: Levels, count: int) -> Magnitudes:
     return levels
 
 
-def best_width(rest: Magnitudes) -> int:
-    """Return the bits of a digit for what is left of the levels."""
-    if not len(rest):
+def best_width(levels: Magnitudes, base: int) -> int:
+    """Return the bits of a digit for what levels have beyond `base`."""
+    if not len(levels):
         return 0
-    return 4 if np.count_nonzero(rest >= 15) <= RARE * len(rest) else 8
+    return 4 if np.count_nonzero(levels >= base + 15) <= RARE * len(levels) else 8
 
 
 def _wants_plane(levels: Magnitudes, lowest: int, effort: Effort) -> bool:
     """Say whether one of the levels that unary planes still reach, `lowest` to 5, has a majority."""
-    if effort == "high":
-        return True
-    reachable = np.bincount(levels[levels <= MAX_PLANES], minlength=MAX_PLANES + 1)[lowest:]
-    return bool(len(reachable)) and int(reachable.max()) > MAJORITY * len(levels)
+    majority = MAJORITY * len(levels)
+    reachable = range(lowest, MAX_PLANES + 1)
+    return effort == "high" or any(np.count_nonzero(levels == level) > majority for level in reachable)
 
 
-def _pack_excess(excess: Magnitudes) -> tuple[bytes, ...]:
+def _pack_excess(excess: npt.NDArray[np.uint32]) -> tuple[bytes, ...]:
     """Transpose the excesses into planes of equal bytes: the upper ones are nearly constant."""
     columns = excess.astype("<u4").view(np.uint8).reshape(-1, EXCESS_PLANES)
     return tuple(entropy.pack(columns[:, byte]) for byte in range(EXCESS_PLANES))

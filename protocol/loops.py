@@ -12,8 +12,54 @@ from typing import Final
 COMPILED: Final = find_spec(f"{__package__}._kernel") is not None and os.environ.get("PEERMERGE_KERNEL") != "off"
 
 if COMPILED:
-    from .loops_compiled import add, bitmap, carry, digits, gaps, hash_sums, lift, negate, sums_fit
+    from .loops_compiled import (
+        above,
+        add,
+        bitmap,
+        carry,
+        digits,
+        gaps,
+        hash_sums,
+        lift,
+        negate,
+        pack_digits,
+        pack_gaps,
+        pack_places,
+        split_signs,
+        sums_fit,
+    )
 else:
-    from .loops_numpy import add, bitmap, carry, digits, gaps, hash_sums, lift, negate, sums_fit
+    from .loops_numpy import (
+        above,
+        add,
+        bitmap,
+        carry,
+        digits,
+        gaps,
+        hash_sums,
+        lift,
+        negate,
+        pack_digits,
+        pack_gaps,
+        pack_places,
+        split_signs,
+        sums_fit,
+    )
 
-__all__ = ["COMPILED", "add", "bitmap", "carry", "digits", "gaps", "hash_sums", "lift", "negate", "sums_fit"]
+__all__ = [
+    "COMPILED",
+    "above",
+    "add",
+    "bitmap",
+    "carry",
+    "digits",
+    "gaps",
+    "hash_sums",
+    "lift",
+    "negate",
+    "pack_digits",
+    "pack_gaps",
+    "pack_places",
+    "split_signs",
+    "sums_fit",
+]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from . import _kernel
-from .bits import Places, check_tail
+from .bits import ESCAPE, Places, check_tail, plane_bytes
 from .entropy import Plane
 from .errors import FrameError, Refusal
 
@@ -68,3 +71,46 @@ def add(state: Levels, places: Places, levels: Levels, newer: int) -> bool:
 def hash_sums(start: int, places: Places, levels: Levels) -> tuple[int, int]:
     """See `loops_numpy`."""
     return _kernel.hash(start, places, levels)
+
+
+# ---- Encoding. ----
+
+
+def pack_places(places: Places, domain: int) -> Plane:
+    """See `loops_numpy`."""
+    plane = np.zeros(plane_bytes(domain), np.uint8)
+    _kernel.set_bits(_ours(places), plane, domain)
+    return plane
+
+
+def pack_gaps(places: Places, shift: int) -> tuple[Plane, Plane]:
+    """See `loops_numpy`."""
+    room = len(places) + (int(places[-1]) >> shift) // ESCAPE + 1
+    quotients, low = np.empty(room, np.uint8), np.zeros(plane_bytes(shift * len(places)), np.uint8)
+    return quotients[: _kernel.gap_bytes(_ours(places), shift, quotients, low)], low
+
+
+def split_signs(values: Levels) -> tuple[Levels, Plane]:
+    """See `loops_numpy`."""
+    magnitudes, signs = np.empty(len(values), np.int32), np.zeros(plane_bytes(len(values)), np.uint8)
+    _kernel.split_signs(_ours(values), magnitudes, signs)
+    return magnitudes, signs
+
+
+def above(levels: Levels, least: int) -> tuple[Places, Levels]:
+    """See `loops_numpy`."""
+    places, kept = np.empty(len(levels), np.int32), np.empty(len(levels), np.int32)
+    found = _kernel.above(_ours(levels), least, places, kept)
+    return places[:found], kept[:found]
+
+
+def pack_digits(levels: Levels, base: int, width: int, exceptions: int) -> tuple[Plane, npt.NDArray[np.uint32]]:
+    """See `loops_numpy`."""
+    plane, excess = np.zeros(plane_bytes(len(levels) * width), np.uint8), np.empty(exceptions, np.uint32)
+    _kernel.pack_digits(_ours(levels), base, width, plane, excess)
+    return plane, excess
+
+
+def _ours(numbers: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """Return the array as the kernel reads it; what the codec passes already is so."""
+    return np.ascontiguousarray(numbers, np.int32)

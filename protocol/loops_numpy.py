@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from .bits import Places, check_tail, ones, unpack_bits, unpack_nibbles
+from .bits import ESCAPE, Places, check_tail, ones, pack_bits, pack_nibbles, unpack_bits, unpack_nibbles
 from .entropy import Plane
 from .errors import FrameError, Refusal
 from .limits import MAX_LEVEL
 
-ESCAPE = 255
 Levels = Places
 
 
@@ -103,3 +103,43 @@ def _keys(index: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[tuple
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return ((z >> np.uint64(33)) | np.uint64(1)).astype(np.int64)
+
+
+# ---- Encoding. ----
+
+
+def pack_places(places: Places, domain: int) -> Plane:
+    """Return the bitmap of ascending places below `domain`."""
+    taken = np.zeros(domain, np.bool_)
+    taken[places] = True
+    return pack_bits(taken)
+
+
+def pack_gaps(places: Places, shift: int) -> tuple[Plane, Plane]:
+    """Return the bytes of the quotients of the gaps before each place by 2^shift, and the planes of their low bits."""
+    sizes = np.diff(places, prepend=np.int32(-1)) - np.int32(1)
+    quotients = sizes >> shift
+    escapes = quotients // ESCAPE
+    ends = np.cumsum(escapes, dtype=np.int64) + np.arange(len(quotients))
+    plane = np.full(int(ends[-1]) + 1, ESCAPE, dtype=np.uint8)
+    plane[ends] = quotients - escapes * ESCAPE
+    return plane, pack_bits((sizes >> np.arange(shift, dtype=np.int32)[:, None]) & 1)
+
+
+def split_signs(values: Levels) -> tuple[Levels, Plane]:
+    """Return magnitudes, and a one for each negative value."""
+    return np.abs(values), pack_bits(values < 0)
+
+
+def above(levels: Levels, least: int) -> tuple[Places, Levels]:
+    """Return where a level is above `least`, and those levels."""
+    places = np.flatnonzero(levels > least).astype(np.int32)
+    return places, levels[places]
+
+
+def pack_digits(levels: Levels, base: int, width: int, exceptions: int) -> tuple[Plane, npt.NDArray[np.uint32]]:
+    """Return digits of level - base, two of 4 bits to a byte, and the excesses of those that are continued."""
+    rest, most = levels - base, (1 << width) - 1
+    digits = np.minimum(rest, most).astype(np.uint8)
+    excess = (rest[rest >= most] - most).astype(np.uint32) if exceptions else np.empty(0, np.uint32)
+    return (pack_nibbles(digits) if width == 4 else digits), excess

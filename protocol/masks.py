@@ -15,14 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from . import entropy, loops
-from .bits import Count, Integers, Places, pack_bits, plane_bytes
+from .bits import ESCAPE, Count, Integers, Places, plane_bytes
 from .entropy import Buffer
 from .limits import MAX_LOG2_SEGMENT
 
 Booleans: TypeAlias = npt.NDArray[np.bool_]
 
-ESCAPE: Final = 255
-"""A byte of a gap plane that adds 255 to the quotient and passes on to the next byte."""
 DENSEST_GAPS: Final = 4
 """Gaps are tried up to one place in 4: beyond, a byte per entry is more than a bit per place."""
 SPAREST_BITMAP: Final = 64
@@ -124,30 +122,17 @@ def best_shift(count: int, domain: int) -> int:
 
 def _encode_bitmap(places: Places, domain: int) -> Mask:
     """One bit per place."""
-    taken = np.zeros(domain, dtype=np.bool_)
-    taken[places] = True
-    plane = pack_bits(taken)
+    plane = loops.pack_places(places, domain)
     data = entropy.pack(plane)
     return Mask(Coding.BITMAP_ENTROPY if len(data) < len(plane) else Coding.BITMAP, 0, len(places), data)
 
 
 def _encode_gaps(places: Places, shift: int) -> Mask:
     """Free places before each entry: quotients by 2^shift in bytes, then all lowest bits, all second ones, ..., raw."""
-    gaps = np.diff(places, prepend=np.int32(-1)) - np.int32(1)
-    plane = _quotient_bytes(gaps >> shift)
+    plane, low = loops.pack_gaps(places, shift)
     data = entropy.pack(plane)
-    low = pack_bits((gaps >> np.arange(shift, dtype=np.int32)[:, None]) & 1).tobytes()
     coding = Coding.GAPS_ENTROPY if len(data) < len(plane) else Coding.GAPS
-    return Mask(coding, shift, len(places), data + low)
-
-
-def _quotient_bytes(quotients: Places) -> npt.NDArray[np.uint8]:
-    """Write each quotient as quotient // 255 escapes and one byte of what remains."""
-    escapes = quotients // ESCAPE
-    places = np.cumsum(escapes, dtype=np.int64) + np.arange(len(quotients))
-    plane = np.full(int(places[-1]) + 1, ESCAPE, dtype=np.uint8)
-    plane[places] = quotients - escapes * ESCAPE
-    return plane
+    return Mask(coding, shift, len(places), data + low.tobytes())
 
 
 def _keep_none(_mask: Mask, _domain: int, _passed: Places | None) -> Places:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import levels, loops, masks
-from .bits import Integers, Places, pack_bits, plane_bytes
+from .bits import Integers, Places, plane_bytes
 from .entropy import Buffer
 from .errors import FrameError, Refusal
 from .levels import EXCESS_PLANES, MAX_PLANES, Levels
@@ -72,8 +72,8 @@ class Segment:
 
 def encode(places: Places, values: npt.NDArray[np.int32], domain: int, effort: Effort = "normal") -> Segment:
     """Code entries at ascending places below `domain`; values are signed levels, never zero."""
-    signs = pack_bits(values < 0).tobytes()
-    return Segment(masks.encode(places, domain, effort), signs, levels.encode(np.abs(values), effort))
+    magnitudes, signs = loops.split_signs(values)
+    return Segment(masks.encode(places, domain, effort), signs.tobytes(), levels.encode(magnitudes, effort))
 
 
 def decode(segment: Segment, domain: int) -> tuple[Places, npt.NDArray[np.int32]]:

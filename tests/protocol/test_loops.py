@@ -101,6 +101,26 @@ def test_sums_signs_and_hashes(count: int, older: int, newer: int, most: int, rn
     assert np.array_equal(negated[0], negated[1])
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 300), st.floats(0, 1), st.integers(0, 24), st.sampled_from([1, 20, 300, 1 << 30]), generators)
+def test_what_an_encoder_packs(domain: int, density: float, shift: int, most: int, rng: np.random.Generator) -> None:
+    places = np.union1d(np.flatnonzero(rng.random(domain) < density), [domain - 1]).astype(np.int32)
+    values = (rng.integers(1, most + 1, len(places)) * rng.choice([-1, 1], len(places))).astype(np.int32)
+    levels = np.abs(values)
+    exceptions = int((levels >= 1 + 15).sum()), int((levels >= 1 + 255).sum())
+    for name, args in (
+        ("pack_places", (places, domain)),
+        ("pack_gaps", (places * 50, shift)),
+        ("split_signs", (values,)),
+        ("above", (levels, 3)),
+        ("pack_digits", (levels, 1, 4, exceptions[0])),
+        ("pack_digits", (levels, 1, 8, exceptions[1])),
+    ):
+        ours, theirs = getattr(loops_numpy, name)(*args), getattr(loops_compiled, name)(*args)
+        pairs = zip(ours, theirs, strict=True) if isinstance(ours, tuple) else [(ours, theirs)]
+        assert all(one.dtype == other.dtype and np.array_equal(one, other) for one, other in pairs), name
+
+
 @pytest.mark.parametrize(
     ("name", "args"),
     [
@@ -122,6 +142,12 @@ def test_sums_signs_and_hashes(count: int, older: int, newer: int, most: int, rn
         ("add", (np.zeros(9, np.int32), np.zeros(2, np.int32), np.zeros(1, np.int32), 0)),
         ("add", (np.zeros(9, np.int32), np.zeros(2, np.int32), np.zeros(2, np.int32), 31)),
         ("sums_fit", (np.zeros(9, np.int32), np.zeros(2, np.int32), np.zeros(2, np.int32), 32, 0)),
+        ("carry", (np.zeros(2, np.int32), np.zeros(2, np.int32), *[np.zeros(1, np.uint8)] * 4)),
+        ("set_bits", (np.zeros(1, np.int32), np.zeros(1, np.uint8), 9)),
+        ("gap_bytes", (np.zeros(1, np.int32), 9, np.zeros(1, np.uint8), np.zeros(1, np.uint8))),
+        ("split_signs", (np.zeros(9, np.int32), np.zeros(9, np.int32), np.zeros(1, np.uint8))),
+        ("above", (np.zeros(2, np.int32), 1, np.zeros(1, np.int32), np.zeros(2, np.int32))),
+        ("pack_digits", (np.ones(3, np.int32), 1, 4, np.zeros(1, np.uint8), np.zeros(0, np.uint32))),
         ("hash", (0, np.zeros(2, np.int32), np.zeros(1, np.int32))),
     ],
 )
@@ -136,6 +162,11 @@ def test_no_place_outside_the_state_is_touched(place: int) -> None:
     assert not _kernel.add(np.zeros(9, np.int32), places, one, 0)
     assert not _kernel.sums_fit(np.zeros(9, np.int32), places, one, 0, 0)
     assert not _kernel.lift(places, 2, np.zeros(9, np.int32))
+    assert not _kernel.carry(np.zeros(9, np.int32), places, *[np.zeros(1, np.uint8)] * 4)
+    assert not _kernel.set_bits(places, np.zeros(2, np.uint8), 9)
+    assert _kernel.gap_bytes(np.array([5, 5], np.int32), 0, np.zeros(99, np.uint8), np.zeros(0, np.uint8)) == -1
+    assert _kernel.gap_bytes(np.array([600], np.int32), 0, np.zeros(2, np.uint8), np.zeros(0, np.uint8)) == -1
+    assert _kernel.pack_digits(np.array([99], np.int32), 1, 4, np.zeros(1, np.uint8), np.zeros(0, np.uint32)) == -1
     assert not _kernel.digits(np.zeros(1, np.uint8), 8, places, False, 1, np.zeros(9, np.int32), np.zeros(0, np.int32))
 
 

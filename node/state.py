@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +87,7 @@ class State:
                     raise FrameError(Refusal.OVERFLOW, self.manifest.tensors[run.tensor].name)
             return hash_part(part.start, part.places, levels, part.runs, frame.exponents)
 
-        digest = (self.digest + sum(map(checked, frame.parts(threads)))) % PRIME
+        digest = (self.digest + sum(frame.map(checked, threads))) % PRIME
         return Change(frame, exponents, digest, undo)
 
     def apply(self, change: Change, *, threads: int = 1) -> None:
@@ -106,7 +107,7 @@ class State:
                 loops.add(here, part.places[entries], levels[entries], int(newer[run.tensor]))
             _mark(self.fresh, part)
 
-        for _ in map(write, change.frame.parts(threads)):
+        for _ in change.frame.map(write, threads):
             pass
         self.exponents = change.exponents
         self.digest = change.digest
@@ -197,8 +198,8 @@ def floors(manifest: Manifest, base: Tensor, grid_bits: int) -> npt.NDArray[np.i
 def taken(frame: Frame) -> npt.NDArray[np.uint8]:
     """Return a bit for each place of a frame's entries, as `State.fresh` holds them."""
     bits = np.zeros(frame.manifest.length // 8, np.uint8)
-    for part in frame.parts():
-        _mark(bits, part)
+    for _ in frame.map(partial(_mark, bits)):
+        pass
     return bits
 
 

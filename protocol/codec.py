@@ -8,10 +8,10 @@ or raises `FrameError`, and takes memory only for what the tables, the manifest 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ __all__ = ["Effort", "Frame", "Header", "Part", "Run", "Source", "encode", "runs
 
 ENOUGH_ENTRIES = 1 << 15
 """Segments grow until they hold so many entries on average: of fewer, an entropy stage's tables weigh too much."""
+
+
+Result = TypeVar("Result")
 
 
 class Source(Protocol):
@@ -187,20 +190,24 @@ class Frame:
 
     def parts(self, threads: int = 1) -> Iterator[Part]:
         """Yield the entries, segment by segment, every rule of the format checked. Raises FrameError."""
-        planes = segments.plane_sizes(self._table)
-        ends = self.header.body_start + np.cumsum(planes.sum(axis=1))
-        sizes = self.header.segment_sizes()
+        return self.map(lambda part: part, threads)
 
-        def decoded(number: int) -> Part:
-            length = int(planes[number].sum())
-            body = memoryview(self._blob.read(int(ends[number]) - length, length))
+    def map(self, function: Callable[[Part], Result], threads: int = 1) -> Iterator[Result]:
+        """Yield what a function gives for each part, in order; parts are decoded and given to it on several threads."""
+        planes = segments.plane_sizes(self._table)
+        lengths = planes.sum(axis=1)
+        begins = self.header.body_start + np.cumsum(lengths) - lengths
+        sizes = self.header.segment_sizes()
+        used = np.flatnonzero(self._table["counts"][:, 0])
+
+        def decoded(number: int) -> Result:
+            body = memoryview(self._blob.read(int(begins[number]), int(lengths[number])))
             segment = segments.read(self._table[number], planes[number].tolist(), body)
             start, size = number << self.header.log2_segment, int(sizes[number])
             places, levels = segments.decode(segment, size)
-            return Part(start, size, places, levels, runs(self.manifest, start, size, places))
+            return function(Part(start, size, places, levels, runs(self.manifest, start, size, places)))
 
-        used = np.flatnonzero(self._table["counts"][:, 0]).tolist()
-        return ordered(decoded, used, threads)
+        return ordered(decoded, used.tolist(), threads)
 
     def add_to(self, levels: npt.NDArray[np.int32], threads: int = 1) -> None:
         """Add the entries to an accumulator of the same grid, (N,). Raises FrameError; what came before stays added."""
@@ -208,7 +215,7 @@ class Frame:
         def add(part: Part) -> bool:
             return loops.add(levels[part.start : part.start + part.size], part.places, part.levels, 0)
 
-        if not all(map(add, self.parts(threads))):  # one part at a time is alive
+        if not all(self.map(add, threads)):
             raise FrameError(Refusal.OVERFLOW, "an accumulated level of 2^30 or more")
 
 

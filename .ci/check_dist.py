@@ -10,7 +10,15 @@ from pathlib import Path
 
 PACKAGES = ("coordinator", "node", "protocol")
 WHEEL_TOPS = {"peermerge"}
-SDIST_NEEDS = ("LICENSE", "README.md", "constraints.txt", "pyproject.toml", "tests/test_packaging.py")
+KERNEL = "peermerge/protocol/_kernel.abi3.so"
+SDIST_NEEDS = (
+    "LICENSE",
+    "README.md",
+    "protocol/_kernel.c",
+    "constraints.txt",
+    "pyproject.toml",
+    "tests/test_packaging.py",
+)
 
 
 def source_files() -> list[str]:
@@ -24,6 +32,7 @@ def complaints_about_wheel(names: Iterable[str]) -> list[str]:
     """Say what a wheel lacks and what does not belong into it."""
     held = {name for name in names if ".dist-info/" not in name}
     missing = [f"the wheel lacks {name}" for name in source_files() if f"peermerge/{name}" not in held]
+    missing += [] if KERNEL in held else ["the wheel lacks the compiled loops: is there a C compiler here?"]
     foreign = [f"the wheel should not hold {name}" for name in held if name.split("/")[0] not in WHEEL_TOPS]
     return (
         missing + foreign + [f"the wheel holds a test: {name}" for name in held if "test" in Path(name).stem.split("_")]

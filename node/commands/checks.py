@@ -66,6 +66,16 @@ def cuda() -> Finding:
     return Finding("cuda", "ok", f"{torch.version.cuda}: {names}")
 
 
+def compiled() -> Finding:
+    """Say whether the codec's inner loops are compiled."""
+    from ...protocol.loops import COMPILED
+
+    if COMPILED:
+        return Finding("codec", "ok", "compiled loops")
+    cure = "install a C compiler and Python's headers (gcc, python3-dev), then install peermerge again"
+    return Finding("codec", "warn", "numpy alone: frames take about three times as long", cure)
+
+
 def threads() -> Finding:
     """Compare the threads of numerical libraries with the cores."""
     cores, setting = os.cpu_count() or 1, os.environ.get("OMP_NUM_THREADS")
@@ -133,6 +143,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     extras,
     torch_import,
     cuda,
+    compiled,
     threads,
     loopback,
     storage,

@@ -76,13 +76,15 @@ class PublishConfig(Section):
     density: Share | None = None
     """Share of the entries of sparse tensors sent each round (default 0.1)."""
     bits: Annotated[float, Field(gt=0, le=32)] | None = None
-    """Bits per parameter."""
+    """Bits per parameter of sparse tensors; a frame's header and tables come on top."""
     relative_error: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Squared error over squared norm that may stay behind."""
+    """Squared error over squared norm that may stay behind of sparse tensors."""
     lossless: bool = False
     """Everything, on a grid of 23 bits below each tensor's largest change: dense exchange."""
     selection: Literal["global", "tensor"] = "global"
     """Rank entries over the whole model, or within each tensor."""
+    approximate: bool = False
+    """Take the threshold from a sample: faster, the number of entries is right within 5 %."""
     sparsifier: Literal["magnitude", "random"] = "magnitude"
     """Which entries go first: the largest changes, or any."""
 
@@ -91,6 +93,8 @@ class PublishConfig(Section):
         given = [k for k in ("density", "bits", "relative_error") if getattr(self, k) is not None]
         if len(given) + self.lossless > 1:
             raise ValueError(f"give one budget, not {', '.join(given)}{' and lossless' if self.lossless else ''}")
+        if self.sparsifier == "random" and (self.bits is not None or self.relative_error is not None):
+            raise ValueError("sparsifier = 'random' needs a density: only the largest entries can meet other budgets")
         return self
 
 
@@ -187,7 +191,7 @@ class ThisNode(Section):
     device: str = "auto"
     """auto, cpu, or cuda:0 and the like."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Torch threads; 0 leaves torch's choice."""
+    """Of torch and of the codec; 0: torch's own choice, and one per core for the codec."""
     base: str | None = None
     """A safetensors file with the weights everybody starts from; default: the task's initial model."""
     insecure: bool = False

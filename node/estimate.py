@@ -31,6 +31,8 @@ SEGMENT_BYTES = 80
 PROCESS_BYTES = 250_000_000
 """A process that has imported torch for the CPU and done nothing else."""
 REPLICAS, PROCESS, LOG = "replicas (memory-mapped)", "python and torch", "log"
+ENTRY_BYTES = 24
+"""What the compressor takes at most for an entry that it sends, beside the change itself."""
 PHASES = 64
 """Rounds of a changing graph that are looked at for the largest number of neighbours."""
 
@@ -114,7 +116,7 @@ def estimate(config: RunConfig, model: Model, shape: Network) -> Estimate:
         dense_round_out=4 * model.parameters * shape.neighbours,
         merges=merges,
         run_out=run_out,
-        memory=memory(model, shape),
+        memory=memory(model, shape, bought.density),
         disk=disk(model, shape, config.log, frame, snapshot, merges),
     )
 
@@ -139,8 +141,8 @@ def together(costs: Estimate, nodes: int, *, one_process: bool) -> tuple[int, in
     return costs.memory[PROCESS] + nodes * alone, 0
 
 
-def memory(model: Model, shape: Network) -> dict[str, int]:
-    """Return the peak by part, on the host or the device."""
+def memory(model: Model, shape: Network, density: float) -> dict[str, int]:
+    """Return the peak by part, on the host or the device, if this share of the entries is sent."""
     vector = 4 * model.parameters
     return {
         "weights and gradients": 2 * model.weight_bytes,
@@ -148,7 +150,7 @@ def memory(model: Model, shape: Network) -> dict[str, int]:
         "base and task vector": 2 * vector,
         "published state": vector,
         REPLICAS: shape.partners * vector,
-        "compressing": 4 * vector,
+        "compressing": 2 * vector + round(ENTRY_BYTES * density * model.parameters),
         PROCESS: PROCESS_BYTES,
     }
 

@@ -57,3 +57,11 @@ def test_quick_idle_daemons_stay_small(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 def test_quick_accuracy_writes_flat_figures(tmp_path: Path) -> None:
     assert figures("accuracy", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_quick_selection_writes_what_a_copy_and_topk_compare_with(tmp_path: Path) -> None:
+    written = figures("selection", tmp_path)
+    assert {"select_over_memcpy", "topk_over_select", "compress_over_memcpy"} < written.keys()
+    assert float(written["approximate_off"]) < 0.05

@@ -91,6 +91,12 @@ def test_a_partner_costs_four_bytes_a_parameter_in_memory_and_on_disk() -> None:
         assert sum(getattr(two, part).values()) - sum(getattr(one, part).values()) == 4 * MODEL.parameters
 
 
+def test_the_compressor_takes_memory_for_what_is_sent() -> None:
+    tenth, fifth = (costs(publish={"density": density}).memory["compressing"] for density in (0.1, 0.2))
+    assert fifth - tenth == pytest.approx(0.1 * 24 * MODEL.parameters)
+    assert tenth > 2 * 4 * MODEL.parameters
+
+
 def test_one_process_for_all_shares_torch_and_replicas() -> None:
     found = costs()
     apart, disk = together(found, 8, one_process=False)

@@ -41,8 +41,8 @@ def measured(publish: PublishConfig, scale: float) -> tuple[float, float]:
 def test_the_forecast_meets_what_the_codec_does_to_normal_updates(publish: PublishConfig) -> None:
     octave = [measured(publish, 2 ** (i / 4)) for i in range(4)]
     bits, error = (float(np.mean(column)) for column in zip(*octave, strict=True))
-    assert rate(publish).bits == pytest.approx(bits, rel=0.1)
-    assert rate(publish).error == pytest.approx(error, rel=0.15, abs=1e-3)
+    assert rate(publish).bits == pytest.approx(bits, rel=0.05)
+    assert rate(publish).error == pytest.approx(error, rel=0.05, abs=1e-3)
 
 
 @settings(deadline=None, max_examples=30)

@@ -18,7 +18,7 @@ import numpy as np
 from ..protocol.limits import MIN_EXPONENT
 from .config import PublishConfig
 from .pieces import octave
-from .rate import Histogram, Point, bin_edges, curve, for_bits, for_error
+from .rate import Grid, Histogram, Point, bin_edges, curve, for_bits, for_error, grids
 from .sparsify import CODED, DEAD_ZONE, FINEST_STEP, FULL_BITS, LOSSLESS_BITS
 
 ENTRIES = 1 << 24
@@ -42,10 +42,10 @@ def rate(publish: PublishConfig) -> Rate:
         return Rate(1.0, grid_bits(LOSSLESS_BITS), 0.0)
     if publish.bits is not None:
         bits = publish.bits / CODED
-        return _mean(lambda deviation: for_bits(normal(deviation), bits, MIN_EXPONENT))
+        return _mean(lambda deviation: for_bits(normal(deviation), bits, grids(normal(deviation), MIN_EXPONENT)))
     if publish.relative_error is not None:
         error = publish.relative_error
-        return _mean(lambda deviation: for_error(normal(deviation), error, MIN_EXPONENT))
+        return _mean(lambda deviation: for_error(normal(deviation), error, grids(normal(deviation), MIN_EXPONENT)))
     density = publish.density or 0.1
     return random(density) if publish.sparsifier == "random" else largest(density)
 
@@ -69,7 +69,7 @@ def largest(density: float) -> Rate:
     """Return the cost of the largest entries by magnitude."""
     threshold = NormalDist().inv_cdf(1 - density / 2)
     step = max(threshold / DEAD_ZONE, FINEST_STEP)
-    return _mean(lambda deviation: curve(normal(deviation), octave(step * deviation)).at_count(density * ENTRIES))
+    return _mean(lambda deviation: curve(normal(deviation), Grid(octave(step * deviation))).at_count(density * ENTRIES))
 
 
 @cache

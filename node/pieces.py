@@ -1,7 +1,7 @@
 """From chosen entries to levels: what is sent of each tensor, and what stays behind.
 
-Rounding is contractive entry by entry: the level of v on a grid of step 2^e is floor(|v| / 2^e + 1/2), so half a step
-counts as one and less is dropped; a level L is at most 2 |v| / 2^e.
+Rounding is contractive entry by entry: v becomes floor(|v| / step + 1/2) steps, so half a step counts as one and less
+is dropped; what is sent is at most 2 |v|.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..protocol.delta import Delta
 from ..protocol.limits import ALIGNMENT, MAX_EXPONENT, MAX_LEVEL
 from ..protocol.manifest import Manifest
-from .rate import LEVEL_BITS
+from .rate import LEVEL_BITS, Grid
 from .vectors import Floats, Index, Runs, Vector, blocks
 
 
@@ -49,11 +49,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Entries of a group: flat indexes, ascending, their values, and the exponent of their grid."""
+    """Entries of a group: flat indexes, ascending, their values, and their grid."""
 
     index: Index
     values: Floats
-    exponent: int
+    grid: Grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +135,20 @@ def _split(update: Update, one: Group, choice: Choice) -> Iterator[tuple[int, Pi
     bounds = [*np.searchsorted(choice.index, starts).tolist(), len(choice.index)]
     for t, (begin, end) in zip(one.tensors, pairwise(bounds), strict=True):
         if begin < end:
-            part = Choice(choice.index[begin:end], choice.values[begin:end], choice.exponent)
+            part = Choice(choice.index[begin:end], choice.values[begin:end], choice.grid)
             yield t, _quantised(update, t, part)
 
 
 def _quantised(update: Update, t: int, choice: Choice) -> Piece:
     """Round one tensor's entries, on a coarser grid where the floor or the largest of them asks for it."""
     finest = octave(largest(choice.values)) - LEVEL_BITS
-    exponent = int(np.clip(max(choice.exponent, finest), update.floors[t], MAX_EXPONENT))
+    exponent = int(np.clip(max(choice.grid.exponent, finest), update.floors[t], MAX_EXPONENT))
+    multiple = choice.grid.multiple if exponent == choice.grid.exponent else 1
     levels = np.empty(len(choice.index), np.int32)
     offered = lost = 0.0
     for block in blocks([slice(0, len(levels))]):
         steps = np.ldexp(choice.values[block].astype(np.float64), -exponent)
-        rounded = np.minimum(np.floor(np.abs(steps) + 0.5), MAX_LEVEL)
+        rounded = np.minimum(np.floor(np.abs(steps) / multiple + 0.5) * multiple, MAX_LEVEL)
         wrong = np.abs(steps) - rounded
         offered += float(steps @ steps)
         lost += float(wrong @ wrong)

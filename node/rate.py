@@ -1,11 +1,12 @@
 """Rate control: how many of the largest entries to send, and on which grid, for a budget in bits or in error.
 
-Works on a histogram of magnitudes with 128 bins an octave. An entry of magnitude v on a grid of step 2^e has the level
-floor(v / 2^e + 1/2) and can be sent if that is 1 or more. Sending the k largest of n costs the entropy of the mask, k
-signs, and the entropy of the levels (zeroth order, entries independent: what a frame's coder comes close to), and
-leaves the squares of the rest and the rounding errors of the k. For one grid both figures follow for every k from sums
-that run down the histogram. Bins begin where levels up to 128 begin, so there the bits are exact but for a place within
-one bin; finer levels are taken to share a bin evenly.
+Works on a histogram of magnitudes with 128 bins an octave. An entry of magnitude v on a grid of step s has the level
+floor(v / s + 1/2) and can be sent if that is 1 or more; steps are 2^e and, half an octave between, 3 * 2^(e - 1),
+whose levels are sent as multiples of 3 on the grid of step 2^(e - 1). Sending the k largest of n costs the entropy of
+the mask, k signs, and the entropy of the levels (zeroth order, entries independent: what a frame's coder comes close
+to), and leaves the squares of the rest and the rounding errors of the k. For one grid both figures follow for every k
+from sums that run down the histogram. Bins begin where levels up to 128 (multiples of 3: up to 32) begin, so there the
+bits are exact but for a place within one bin; finer levels are taken to share a bin evenly.
 
 A finer grid with fewer entries can meet the same budget as a coarser one with more: the coarsest that can meet it and
 the next finer ones are compared in the other figure.
@@ -13,9 +14,11 @@ the next finer ones are compared in the other figure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +32,21 @@ MANTISSA = 7
 BIAS = 127
 LEVEL_BITS = 28
 """No grid is finer than this many bits below the largest entry: levels stay below 2^30."""
-FINER = 2
+FINER = 4
 """Grids tried below the coarsest that meets the budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Levels are multiples of `multiple`, in units of 2^exponent."""
+
+    exponent: int
+    multiple: int = 1
+
+    @property
+    def step(self) -> float:
+        """Distance between neighbouring levels."""
+        return math.ldexp(self.multiple, self.exponent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +66,10 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Entries sent, the grid's exponent, bits per parameter, and the share of the squared norm left behind."""
+    """Entries sent, their grid, bits per parameter, and the share of the squared norm left behind."""
 
     count: float
-    exponent: int
+    grid: Grid
     bits: float
     error: float
 
@@ -62,7 +78,7 @@ class Point:
 class Curve:
     """What one grid offers, from nothing sent to everything that has a level: three arrays, ascending in `counts`."""
 
-    exponent: int
+    grid: Grid
     counts: Doubles
     bits: Doubles
     error: Doubles
@@ -82,12 +98,12 @@ class Curve:
     def _at(self, axis: Doubles, value: float) -> Point:
         ascending = np.maximum.accumulate(axis)
         count, bits, error = (float(np.interp(value, ascending, y)) for y in (self.counts, self.bits, self.error))
-        return Point(count, self.exponent, bits, error)
+        return Point(count, self.grid, bits, error)
 
 
-def curve(histogram: Histogram, exponent: int) -> Curve:
-    """Return what a grid of step 2^exponent offers."""
-    edges, step = bin_edges(), 2.0**exponent
+def curve(histogram: Histogram, grid: Grid) -> Curve:
+    """Return what a grid offers."""
+    edges, step = bin_edges(), grid.step
     lower, width = edges[histogram.bins], np.diff(edges)[histogram.bins]
     middle = lower + width / 2
     squares = histogram.counts * (middle**2 + width**2 / 12)
@@ -101,50 +117,54 @@ def curve(histogram: Histogram, exponent: int) -> Curve:
     bits = _mask(total, histogram.size) + total + _levels(counts, level) + np.cumsum(counts * np.log2(levels_in_bin))
     kept = np.cumsum(squares[sent] - counts * rounding)
     return Curve(
-        exponent,
+        grid,
         np.append(0, total),
         np.append(0, bits / histogram.size),
         1 - np.append(0, kept / squares.sum()),
     )
 
 
-def for_bits(histogram: Histogram, bits: float, finest: int, coarsest: int = MAX_EXPONENT) -> Point:
-    """Return the point that leaves the least behind for so many bits per parameter, on a grid between these exponents.
+def grids(histogram: Histogram, finest: int) -> list[Grid]:
+    """Return ever finer grids of exponents >= `finest`, but none on which no entry has a level or one overflows."""
+    top = int(histogram.bins[0] >> MANTISSA) - BIAS
+    first = min(max(top + 1, finest), MAX_EXPONENT)
+    last = min(max(top - LEVEL_BITS, finest), MAX_EXPONENT)
+    found: list[Grid] = []
+    for exponent in range(first, last - 1, -1):
+        found.append(Grid(exponent))
+        if exponent - 2 >= last:
+            found.append(Grid(exponent - 2, 3))
+    return found
+
+
+def for_bits(histogram: Histogram, bits: float, choices: Sequence[Grid]) -> Point:
+    """Return the point that leaves the least behind for so many bits per parameter, on one of these ever finer grids.
 
     It costs less where even everything on the finest grid does.
     """
-    found = _meeting(histogram, finest, coarsest, lambda one: one.bits[-1] >= bits)
+    found = _meeting(histogram, choices, lambda one: one.bits[-1] >= bits)
     return min((one.at_bits(bits) for one in found), key=lambda point: point.error)
 
 
-def for_error(histogram: Histogram, error: float, finest: int, coarsest: int = MAX_EXPONENT) -> Point:
-    """Return the cheapest point that leaves this share of the squared norm, on a grid between these exponents.
+def for_error(histogram: Histogram, error: float, choices: Sequence[Grid]) -> Point:
+    """Return the cheapest point that leaves this share of the squared norm, on one of these ever finer grids.
 
     It leaves more where even everything on the finest grid does.
     """
-    found = _meeting(histogram, finest, coarsest, lambda one: one.error[-1] <= error)
+    found = _meeting(histogram, choices, lambda one: one.error[-1] <= error)
     return min((one.at_error(error) for one in found), key=lambda point: point.bits)
 
 
-def _meeting(histogram: Histogram, finest: int, coarsest: int, meets: Callable[[Curve], bool]) -> list[Curve]:
+def _meeting(histogram: Histogram, choices: Sequence[Grid], meets: Callable[[Curve], bool]) -> list[Curve]:
     """Return the first grid's curve that meets the budget and the FINER next ones; the last of all if none does."""
-    curves = _curves(histogram, finest, coarsest)
+    curves = (curve(histogram, grid) for grid in choices)
     one = next(curves)
     while not meets(one):
         finer = next(curves, None)
         if finer is None:
             return [one]
         one = finer
-    return [one, *(finer for finer, _ in zip(curves, range(FINER), strict=False))]
-
-
-def _curves(histogram: Histogram, finest: int, coarsest: int) -> Iterator[Curve]:
-    """Yield curves of ever finer grids, but of none on which no entry has a level or one could overflow."""
-    top = int(histogram.bins[0] >> MANTISSA) - BIAS
-    first = min(max(top + 1, finest), coarsest)
-    last = min(max(top - LEVEL_BITS, finest), coarsest)
-    for exponent in range(first, last - 1, -1):
-        yield curve(histogram, exponent)
+    return [one, *islice(curves, FINER)]
 
 
 @cache

@@ -14,7 +14,7 @@ Memory is taken for blocks and for what is sent, never for another vector of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -24,11 +24,11 @@ import numpy.typing as npt
 from ..protocol.codec import Frame, encode
 from ..protocol.delta import Delta
 from ..protocol.errors import DivergedError
-from ..protocol.limits import MAX_EXPONENT
 from ..protocol.manifest import Manifest
+from .allocation import Offers, each_bits, each_error, offers, share_bits, share_error
 from .config import PublishConfig
 from .pieces import Choice, Group, Piece, Pieces, Update, delta_of, group_of, largest, left_behind, octave, quantised
-from .rate import Histogram, Point, for_bits, for_error
+from .rate import Curve, Grid, Histogram, Point, grids
 from .selection import approximate_cut, cut, draw
 from .vectors import Cut, Floats, HostVector, Runs, Vector
 
@@ -43,6 +43,8 @@ TOLERANCE = 0.02
 """A budget is met if it is missed by no more than this share."""
 ATTEMPTS = 5
 """How often a budget is aimed for; entries that are not independent need a second or third attempt."""
+SPARE_BITS, SPARE_ERROR = 6.0, 64.0
+"""Grids are tried up to one on which all entries take so much more than the budget, or leave so many times less."""
 FREE = 2
 """Attempts that choose the grid. Later ones keep it: each grid's frames are off in their own way."""
 
@@ -52,12 +54,16 @@ Pick: TypeAlias = Callable[[Vector, Runs, int], Cut]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A budget, where to aim first, how to foretell which point meets it, and how to measure what was spent."""
+    """A budget and where to aim first."""
 
     budget: float
     aim: float
-    foretell: Callable[[Histogram, float, int, int], Point]
+    foretell: Callable[[Sequence[Offers], float], list[Point]]
+    """Which points meet an aim."""
+    enough: Callable[[Curve], bool]
+    """Whether any tensor could want a finer grid than one that offers this."""
     measure: Callable[[Update, list[Group], Pieces], float]
+    """What was spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,31 +104,39 @@ def compress(
 
 def _sparse(update: Update, tensors: list[int], publish: PublishConfig, rng: np.random.Generator) -> dict[int, Piece]:
     """Spend the budget on the tensors that are not sent whole."""
-    groups = _groups(update, [[t] for t in tensors] if publish.selection == "tensor" else [tensors])
+    one_by_one = _groups(update, [[t] for t in tensors])
     pick = approximate_cut if publish.approximate else cut
-    if publish.bits is not None:
-        return _on_target(update, groups, pick, Target(publish.bits, publish.bits / CODED, for_bits, _bits))
-    if publish.relative_error is not None:
-        left = publish.relative_error
-        return _on_target(update, groups, pick, Target(left, left, for_error, _error))
+    if (target := _target(publish)) is not None:
+        return _on_target(update, one_by_one, pick, target)
+    groups = one_by_one if publish.selection == "tensor" else _groups(update, [tensors])
     density = publish.density or 0.1
     if publish.sparsifier == "random":
         return quantised(update, groups, (_at_random(update, group, density, rng) for group in groups))
     return quantised(update, groups, (_largest(update, group, pick, density) for group in groups))
 
 
+def _target(publish: PublishConfig) -> Target | None:
+    """Return what a budget in bits or in error asks for: of each tensor, or of all of them together."""
+    of_bits, of_error = (each_bits, each_error) if publish.selection == "tensor" else (share_bits, share_error)
+    if (bits := publish.bits) is not None:
+        return Target(bits, bits / CODED, of_bits, lambda one: bool(one.bits[-1] > bits + SPARE_BITS), _bits)
+    if (left := publish.relative_error) is not None:
+        return Target(left, left, of_error, lambda one: bool(one.error[-1] < left / SPARE_ERROR), _error)
+    return None
+
+
 def _everything(update: Update, group: Group, bits: int) -> Choice:
     """Choose all entries, on a grid so many bits below the largest."""
     [place] = group.runs
     values = update.vector.take(place)
-    return Choice(np.arange(place.start, place.stop), values, octave(largest(values)) - bits)
+    return Choice(np.arange(place.start, place.stop), values, Grid(octave(largest(values)) - bits))
 
 
 def _at_random(update: Update, group: Group, density: float, rng: np.random.Generator) -> Choice:
     """Choose any entries, on a grid as fine as that of tensors sent whole."""
     index = draw([update.places[t] for t in group.tensors], density, rng)
     values = update.vector.take(index)
-    return Choice(index, values, octave(largest(values)) - FULL_BITS)
+    return Choice(index, values, Grid(octave(largest(values)) - FULL_BITS))
 
 
 def _largest(update: Update, group: Group, pick: Pick, density: float) -> Choice:
@@ -130,26 +144,31 @@ def _largest(update: Update, group: Group, pick: Pick, density: float) -> Choice
     index = update.vector.indexes(group.runs, pick(update.vector, group.runs, max(1, round(density * group.size))))
     values = update.vector.take(index)
     rms = math.sqrt(group.squares / group.size)
-    return Choice(index, values, octave(max(float(np.abs(values).min()) / DEAD_ZONE, rms * FINEST_STEP)))
+    return Choice(index, values, Grid(octave(max(float(np.abs(values).min()) / DEAD_ZONE, rms * FINEST_STEP))))
 
 
 def _at_point(update: Update, group: Group, pick: Pick, point: Point) -> Choice:
     """Choose as many of the largest entries, on the grid, as was found best."""
     index = update.vector.indexes(group.runs, pick(update.vector, group.runs, max(1, round(point.count))))
-    return Choice(index, update.vector.take(index), point.exponent)
+    return Choice(index, update.vector.take(index), point.grid)
 
 
 def _on_target(update: Update, groups: list[Group], pick: Pick, target: Target) -> dict[int, Piece]:
     """Aim, measure what comes of it, and aim again until the budget is met or nothing changes any more."""
+    norm = sum(group.squares for group in groups)
     histograms = [Histogram.of(update.vector.histogram(group.runs), group.size) for group in groups]
-    grids = [(group.floor, MAX_EXPONENT) for group in groups]
+    offered = [
+        offers(histogram, group.squares / norm, grids(histogram, group.floor), target.enough)
+        for histogram, group in zip(histograms, groups, strict=True)
+    ]
     aim = target.aim
     pieces: dict[int, Piece] = {}
     before: list[Point] = []
     for attempt in range(ATTEMPTS):
         if attempt == FREE:
-            grids = [(point.exponent, point.exponent) for point in before]
-        points = [target.foretell(one, aim, *grid) for one, grid in zip(histograms, grids, strict=True)]
+            kept = zip(offered, before, strict=True)
+            offered = [offers(one.histogram, one.weight, [point.grid], target.enough) for one, point in kept]
+        points = target.foretell(offered, aim)
         if points == before:
             break
         before = points

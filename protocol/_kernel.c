@@ -108,15 +108,13 @@ static int64_t digits(const uint8_t *plane, int width, const int32_t *passed, in
     return found;
 }
 
-/* Add its excess, a byte in each of four planes, to each continued level; stops at the first that leaves the range. */
-static int carry(int32_t *levels, int64_t total, const int32_t *beyond, int64_t count, const uint8_t *p0,
-                 const uint8_t *p1, const uint8_t *p2, const uint8_t *p3)
+/* Add one byte of its excess to each continued level; stops at the first that leaves the range. */
+static int carry(int32_t *levels, int64_t total, const int32_t *beyond, int64_t count, const uint8_t *plane, int shift)
 {
     for (int64_t i = 0; i < count; i++) {
         if (beyond[i] < 0 || beyond[i] >= total)
             return 0;
-        uint32_t excess = p0[i] | (uint32_t)p1[i] << 8 | (uint32_t)p2[i] << 16 | (uint32_t)p3[i] << 24;
-        int64_t level = (int64_t)levels[beyond[i]] + excess;
+        int64_t level = (int64_t)levels[beyond[i]] + ((int64_t)plane[i] << shift);
         if (level > MAX_LEVEL)
             return 0;
         levels[beyond[i]] = (int32_t)level;
@@ -350,22 +348,20 @@ static PyObject *py_digits(PyObject *self, PyObject *args)
 
 static PyObject *py_carry(PyObject *self, PyObject *args)
 {
-    Py_buffer levels, beyond, p[4];
-    int ok = 0, enough = 1;
-    if (!PyArg_ParseTuple(args, "w*y*y*y*y*y*", &levels, &beyond, &p[0], &p[1], &p[2], &p[3]))
+    Py_buffer levels, beyond, plane;
+    int shift, ok = 0;
+    if (!PyArg_ParseTuple(args, "w*y*y*i", &levels, &beyond, &plane, &shift))
         return NULL;
     int64_t count = beyond.len / 4;
-    for (int plane = 0; plane < 4; plane++)
-        enough &= fits(&p[plane], count, 1);
+    int enough = shift >= 0 && shift <= 24 && fits(&plane, count, 1);
     if (enough) {
         Py_BEGIN_ALLOW_THREADS;
-        ok = carry(levels.buf, levels.len / 4, beyond.buf, count, p[0].buf, p[1].buf, p[2].buf, p[3].buf);
+        ok = carry(levels.buf, levels.len / 4, beyond.buf, count, plane.buf, shift);
         Py_END_ALLOW_THREADS;
     }
     PyBuffer_Release(&levels);
     PyBuffer_Release(&beyond);
-    for (int plane = 0; plane < 4; plane++)
-        PyBuffer_Release(&p[plane]);
+    PyBuffer_Release(&plane);
     return enough ? PyBool_FromLong(ok) : too_short();
 }
 
@@ -541,7 +537,7 @@ static PyMethodDef methods[] = {
     {"gaps", py_gaps, METH_VARARGS, "gaps(quotients, low, shift, count, domain, passed, first) -> bool"},
     {"lift", py_lift, METH_VARARGS, "lift(passed, level, levels) -> bool"},
     {"digits", py_digits, METH_VARARGS, "digits(plane, width, passed, all, base, levels, beyond) -> bool"},
-    {"carry", py_carry, METH_VARARGS, "carry(levels, beyond, plane0, plane1, plane2, plane3) -> bool"},
+    {"carry", py_carry, METH_VARARGS, "carry(levels, beyond, plane, shift) -> bool"},
     {"negate", py_negate, METH_VARARGS, "negate(levels, signs) -> bool"},
     {"sums_fit", py_sums_fit, METH_VARARGS, "sums_fit(state, places, levels, older, newer) -> bool"},
     {"add", py_add, METH_VARARGS, "add(state, places, levels, newer) -> bool"},

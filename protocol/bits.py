@@ -19,6 +19,10 @@ ESCAPE: Final = 255
 """A byte of a gap plane that adds 255 to the quotient and passes on to the next byte."""
 
 
+BLOCK_BYTES: Final = 1 << 14
+"""Bits are looked for in so many bytes at a time."""
+
+
 def plane_bytes(bits: Count) -> Count:
     """Return the length of a plane of this many bits, or the lengths of several."""
     return (bits + 7) // 8
@@ -64,10 +68,20 @@ def ones(plane: Plane, count: int) -> Places:
 
     Walks 64-bit words and opens only those that hold a one: an almost empty plane costs next to nothing.
     """
-    words = np.frombuffer(plane.tobytes() + bytes(-len(plane) % 8), dtype=np.uint64)
-    used = np.flatnonzero(words)
-    bits = np.unpackbits(words[used].view(np.uint8), bitorder="little").view(np.bool_)
-    if np.count_nonzero(bits) != count:
-        raise FrameError(Refusal.BAD_INDEX, f"a bitmap does not hold {count} ones")
-    found = np.flatnonzero(bits)
-    return (found if len(used) == len(words) else used[found >> 6] * 64 + (found & 63)).astype(np.int32)
+    places = np.empty(count, np.int32)
+    found = 0
+    for start in range(0, len(plane), BLOCK_BYTES):
+        part = plane[start : start + BLOCK_BYTES]
+        words = np.frombuffer(part.tobytes() + bytes(-len(part) % 8), dtype=np.uint64)
+        used = np.flatnonzero(words)
+        bits = np.unpackbits(words[used].view(np.uint8), bitorder="little").view(np.bool_)
+        here = np.flatnonzero(bits)
+        if found + len(here) > count:
+            break
+        at = here if len(used) == len(words) else used[here >> 6] * 64 + (here & 63)
+        places[found : found + len(here)] = at + 8 * start
+        found += len(here)
+    else:
+        if found == count:
+            return places
+    raise FrameError(Refusal.BAD_INDEX, f"a bitmap does not hold {count} ones")

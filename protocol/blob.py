@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from .entropy import Buffer
 from .errors import FrameError, Refusal
+from .limits import CHUNK_BYTES
 
 
 class Blob(Protocol):
@@ -32,8 +35,7 @@ class MemoryBlob:
 
     def read(self, offset: int, size: int) -> Buffer:
         """See `Blob`."""
-        if offset + size > len(self._view):
-            raise FrameError(Refusal.TRUNCATED, f"{len(self._view)} bytes of {offset + size}")
+        _check(self, offset, size)
         return self._view[offset : offset + size]
 
 
@@ -53,12 +55,50 @@ class FileBlob:
 
     def read(self, offset: int, size: int) -> Buffer:
         """See `Blob`."""
-        data = os.pread(self._descriptor, size, self._start + offset) if offset + size <= self._size else b""
+        _check(self, offset, size)
+        data = os.pread(self._descriptor, size, self._start + offset)
         if len(data) != size:
-            raise FrameError(Refusal.TRUNCATED, f"{self._size} bytes of {offset + size}")
+            raise FrameError(Refusal.TRUNCATED, f"the file ends {size - len(data)} bytes too early")
         return data
+
+
+class Beginning:
+    """The first `size` bytes of another blob."""
+
+    def __init__(self, blob: Blob, size: int) -> None:
+        self._blob = blob
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, offset: int, size: int) -> Buffer:
+        """See `Blob`."""
+        _check(self, offset, size)
+        return self._blob.read(offset, size)
 
 
 def blob_of(data: Buffer | Blob) -> Blob:
     """Return the blob of a buffer, or the blob itself."""
     return MemoryBlob(data) if isinstance(data, bytes | bytearray | memoryview) else data
+
+
+def written(file: BinaryIO) -> Blob:
+    """Return what a file of ours holds by now; it stays readable when the file grows, is renamed or closed."""
+    if isinstance(file, io.BytesIO):
+        return MemoryBlob(file.getvalue())
+    file.flush()
+    return FileBlob(os.dup(file.fileno()), 0, os.fstat(file.fileno()).st_size)
+
+
+def sha256(blob: Blob) -> bytes:
+    """Return a blob's SHA-256, read a chunk at a time."""
+    digest = hashlib.sha256()
+    for start in range(0, len(blob), CHUNK_BYTES):
+        digest.update(blob.read(start, min(CHUNK_BYTES, len(blob) - start)))
+    return digest.digest()
+
+
+def _check(blob: Blob, offset: int, size: int) -> None:
+    if offset < 0 or offset + size > len(blob):
+        raise FrameError(Refusal.TRUNCATED, f"{len(blob)} bytes of {offset + size}")

@@ -13,6 +13,7 @@ from .addresses import parse_address
 from .errors import ConfigError, Refusal, TransportError
 from .grpc_settings import CHANNEL_OPTIONS
 from .limits import MAX_STREAMS_PER_PEER
+from .tls import Tls
 
 PEER_SERVICE: Final = "peermerge.v1.Peer"
 
@@ -20,8 +21,13 @@ PEER_SERVICE: Final = "peermerge.v1.Peer"
 class Line:
     """A channel to one address, its raw-bytes methods and how many calls are on it."""
 
-    def __init__(self, target: str) -> None:
-        self.channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS, grpc.Compression.NoCompression)
+    def __init__(self, target: str, tls: Tls | None) -> None:
+        none = grpc.Compression.NoCompression
+        self.channel = (
+            grpc.aio.secure_channel(target, tls.channel(), CHANNEL_OPTIONS, none)
+            if tls
+            else grpc.aio.insecure_channel(target, CHANNEL_OPTIONS, none)
+        )
         self.hello = self.channel.unary_unary(f"/{PEER_SERVICE}/Hello")
         self.pull = self.channel.unary_stream(f"/{PEER_SERVICE}/Pull")
         # The server refuses more than this per connection; waiting here is better than being refused there.
@@ -32,7 +38,8 @@ class Line:
 class Channels:
     """Lines by address. A line that failed is retired: the next call dials anew, without gRPC's back-off."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: Tls | None = None) -> None:
+        self._tls = tls
         self._current: dict[str, Line] = {}
         self._open: set[Line] = set()
         self._closed = False
@@ -64,7 +71,7 @@ class Channels:
         if self._closed:
             raise TransportError(Refusal.TRANSPORT, "our transport is closed")
         if address not in self._current:
-            self._current[address] = line = Line(_target(address))
+            self._current[address] = line = Line(_target(address), self._tls)
             self._open.add(line)
         return self._current[address]
 

@@ -18,6 +18,7 @@ from .grpc_channels import PEER_SERVICE, Channels
 from .grpc_door import Door
 from .grpc_settings import FIRST_MESSAGE_S, GRACE_S, MAX_CONCURRENT_RPCS, SERVER_OPTIONS
 from .grpc_status import receiving
+from .tls import Tls
 from .transport import PeerHandler
 
 _LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -27,7 +28,8 @@ class GrpcTransport:
     """A server on `listen` (port 0: any free one) and channels to peers.
 
     `advertise` is what peers are told to dial, where that is not the bound address. `services` are further
-    generic handlers for the same port; `reflection_names` are the services that server reflection lists.
+    generic handlers for the same port; `reflection_names` are the services that server reflection lists. With `tls`
+    everything on the port and every call to a peer is encrypted, and who has no certificate is refused.
     Exceptions that no handler should have raised are kept in `failures`.
     """
 
@@ -40,6 +42,7 @@ class GrpcTransport:
         health: bool = True,
         reflection_names: Sequence[str] = (),
         first_message_s: float = FIRST_MESSAGE_S,
+        tls: Tls | None = None,
     ) -> None:
         self._listen = parse_address(listen, lowest_port=0)
         self._address = parse_address(advertise) if advertise is not None else None
@@ -49,7 +52,8 @@ class GrpcTransport:
         self._reflection_names = reflection_names
         self._first_message_s = first_message_s
         self._server: grpc.aio.Server | None = None
-        self._channels = Channels()
+        self._tls = tls
+        self._channels = Channels(tls)
         self._watch = Watch()
         self.failures = self._watch.failures
 
@@ -70,7 +74,7 @@ class GrpcTransport:
         door = Door(handler, self._watch, self._first_message_s)
         server.add_generic_rpc_handlers((door.handlers(), *self._services))
         self._add_health_and_reflection(server)
-        self._bound = Address(self._listen.host, _bind(server, self._listen))
+        self._bound = Address(self._listen.host, _bind(server, self._listen, self._tls))
         await server.start()
         self._server = server
         await self.set_healthy(True)
@@ -122,9 +126,10 @@ class GrpcTransport:
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
 
 
-def _bind(server: grpc.aio.Server, listen: Address) -> int:
+def _bind(server: grpc.aio.Server, listen: Address, tls: Tls | None) -> int:
+    host = str(listen)
     try:
-        port: int = server.add_insecure_port(str(listen))
+        port: int = server.add_secure_port(host, tls.server()) if tls else server.add_insecure_port(host)
     except RuntimeError:
         port = 0
     if port == 0:

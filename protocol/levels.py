@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import entropy, loops, masks
-from .bits import plane_bytes
+from .bits import Places, plane_bytes
 from .entropy import Buffer
 from .masks import Effort, Mask
 
@@ -78,12 +78,17 @@ def decode(coded: Levels, count: int) -> Magnitudes:
         passed = masks.decode(plane, left, passed)
         left = plane.count
     if left:
-        digits = entropy.unpack(coded.rest, plane_bytes(left * coded.width))
-        beyond = loops.digits(digits, coded.width, passed, len(coded.planes) + 1, levels, coded.exceptions)
-        if len(beyond):
-            low, second, third, high = (entropy.unpack(plane, len(beyond)) for plane in coded.excess)
-            loops.carry(levels, beyond, (low, second, third, high))
+        beyond = _lay_digits(coded, levels, passed, left)
+        del passed  # as large as the levels
+        for byte, plane in enumerate(coded.excess if len(beyond) else ()):
+            loops.carry(levels, beyond, entropy.unpack(plane, len(beyond)), 8 * byte)
     return levels
+
+
+def _lay_digits(coded: Levels, levels: Magnitudes, passed: Places | None, left: int) -> Places:
+    """Set the levels of those that passed every plane; return whose digit is continued."""
+    digits = entropy.unpack(coded.rest, plane_bytes(left * coded.width))
+    return loops.digits(digits, coded.width, passed, len(coded.planes) + 1, levels, coded.exceptions)
 
 
 def best_width(levels: Magnitudes, base: int) -> int:

@@ -46,9 +46,9 @@ def digits(plane: Plane, width: int, passed: Places | None, base: int, levels: L
     return beyond
 
 
-def carry(levels: Levels, beyond: Places, excess: tuple[Plane, Plane, Plane, Plane]) -> None:
+def carry(levels: Levels, beyond: Places, plane: Plane, shift: int) -> None:
     """See `loops_numpy`."""
-    if not _kernel.carry(levels, beyond, *excess):
+    if not _kernel.carry(levels, beyond, plane, shift):
         raise FrameError(Refusal.OVERFLOW, "a level of at least 2^30")
 
 

@@ -11,6 +11,7 @@ from .errors import FrameError, Refusal
 from .limits import MAX_LEVEL
 
 Levels = Places
+BLOCK = 1 << 16
 
 
 def bitmap(plane: Plane, domain: int, count: int, passed: Places | None) -> Places:
@@ -61,14 +62,13 @@ def digits(plane: Plane, width: int, passed: Places | None, base: int, levels: L
     return beyond.astype(np.int32) if passed is None else passed[beyond]
 
 
-def carry(levels: Levels, beyond: Places, excess: tuple[Plane, Plane, Plane, Plane]) -> None:
-    """Add its excess, a byte in each of four planes, the lowest first, to each continued level."""
-    sums = levels[beyond].astype(np.int64)
-    for byte, plane in enumerate(excess):
-        sums += plane.astype(np.int64) << 8 * byte
-    if len(sums) and sums.max() > MAX_LEVEL:
-        raise FrameError(Refusal.OVERFLOW, "a level of at least 2^30")
-    levels[beyond] = sums
+def carry(levels: Levels, beyond: Places, plane: Plane, shift: int) -> None:
+    """Add one byte of its excess to each continued level."""
+    for block in _blocks(len(beyond)):
+        sums = levels[beyond[block]] + (plane[block].astype(np.int64) << shift)
+        if sums.max() > MAX_LEVEL:
+            raise FrameError(Refusal.OVERFLOW, "a level of at least 2^30")
+        levels[beyond[block]] = sums
 
 
 def negate(levels: Levels, signs: Plane) -> None:
@@ -78,23 +78,35 @@ def negate(levels: Levels, signs: Plane) -> None:
 
 def sums_fit(state: Levels, places: Places, levels: Levels, older: int, newer: int) -> bool:
     """Say whether all levels stay below 2^30 when old ones are shifted by `older` bits and new ones by `newer`."""
-    sums = (state[places].astype(np.int64) << older) + (levels.astype(np.int64) << newer)
-    return not len(sums) or max(int(sums.max()), -int(sums.min())) <= MAX_LEVEL
+    for block in _blocks(len(places)):
+        sums = (state[places[block]].astype(np.int64) << older) + (levels[block].astype(np.int64) << newer)
+        if max(int(sums.max()), -int(sums.min())) > MAX_LEVEL:
+            return False
+    return True
 
 
 def add(state: Levels, places: Places, levels: Levels, newer: int) -> bool:
     """Add levels, shifted by `newer` bits, to a state; False, with some of them added, if a sum is 2^30 or more."""
-    fits = sums_fit(state, places, levels, 0, newer)
-    if fits:
-        state[places] += levels << newer
-    return fits
+    for block in _blocks(len(places)):
+        if not sums_fit(state, places[block], levels[block], 0, newer):
+            return False
+        state[places[block]] += levels[block] << newer
+    return True
 
 
 def hash_sums(start: int, places: Places, levels: Levels) -> tuple[int, int]:
     """Return the sums of the low and of the high 32 bits of level * key(start + place)."""
-    products = _keys(places.astype(np.int64) + start) * levels  # below 2^31 * 2^30: no overflow
-    # Sum low and high halves apart: neither overflows for up to 2^31 entries.
-    return int((products & 0xFFFFFFFF).sum()), int((products >> 32).sum())
+    low = high = 0
+    for block in _blocks(len(places)):
+        products = _keys(places[block].astype(np.int64) + start) * levels[block]  # below 2^31 * 2^30: no overflow
+        low += int((products & 0xFFFFFFFF).sum())
+        high += int((products >> 32).sum())
+    return low, high
+
+
+def _blocks(count: int) -> list[slice]:
+    """Cut entries into blocks whose temporaries stay small."""
+    return [slice(start, min(count, start + BLOCK)) for start in range(0, count, BLOCK)]
 
 
 def _keys(index: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from .blob import Blob, blob_of
+from .entropy import Buffer
 from .errors import FrameError, Refusal
-from .limits import CHUNK_BYTES
+from .limits import CHUNK_BYTES, MAX_MESSAGE_BYTES
 
 TAG_ENVELOPE = b"E"
 TAG_CHUNK = b"C"
 _PART = struct.Struct("<cI")
 
 
-def pull_messages(envelope: bytes, frame: bytes | memoryview, offset: int = 0) -> Iterator[bytes]:
-    """Yield the messages that carry one envelope and its frame from `offset` on, at most a chunk each."""
+def pull_messages(envelope: bytes, frame: Buffer | Blob, offset: int = 0, chunk: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """Yield the messages that carry one envelope and its frame from `offset` on, read chunk by chunk as they go."""
+    blob = blob_of(frame)
     head = _PART.pack(TAG_ENVELOPE, len(envelope)) + envelope
-    view = memoryview(frame)[offset:]
-    for start in range(0, max(1, len(view)), CHUNK_BYTES):
-        chunk = view[start : start + CHUNK_BYTES]
-        yield b"".join((head, _PART.pack(TAG_CHUNK, len(chunk)), chunk))
-        head = b""
+    while head or offset < len(blob):
+        size = min(chunk, len(blob) - offset, MAX_MESSAGE_BYTES - len(head) - _PART.size)
+        yield b"".join((head, _PART.pack(TAG_CHUNK, size), blob.read(offset, size)))
+        head, offset = b"", offset + size
 
 
 def pull_parts(message: bytes) -> Iterator[tuple[bytes, memoryview]]:

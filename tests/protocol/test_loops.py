@@ -90,8 +90,7 @@ def test_sums_signs_and_hashes(count: int, older: int, newer: int, most: int, rn
         loops_numpy.add(sums[0], places, levels, newer)
         loops_compiled.add(sums[1], places, levels, newer)
         assert np.array_equal(sums[0], sums[1])
-    excess = tuple(rng.integers(0, top, count).astype(np.uint8) for top in (256, 256, 256, 1 + (most >> 24)))
-    agree("carry", np.abs(levels), np.arange(count, dtype=np.int32), excess)
+    agree("carry", np.abs(levels), np.arange(count, dtype=np.int32), rng.integers(0, 256, count).astype(np.uint8), 24)
     signs = rng.integers(0, 256, plane_bytes(count)).astype(np.uint8)
     if count % 8:
         signs[-1] &= (1 << count % 8) - 1
@@ -142,7 +141,7 @@ def test_what_an_encoder_packs(domain: int, density: float, shift: int, most: in
         ("add", (np.zeros(9, np.int32), np.zeros(2, np.int32), np.zeros(1, np.int32), 0)),
         ("add", (np.zeros(9, np.int32), np.zeros(2, np.int32), np.zeros(2, np.int32), 31)),
         ("sums_fit", (np.zeros(9, np.int32), np.zeros(2, np.int32), np.zeros(2, np.int32), 32, 0)),
-        ("carry", (np.zeros(2, np.int32), np.zeros(2, np.int32), *[np.zeros(1, np.uint8)] * 4)),
+        ("carry", (np.zeros(2, np.int32), np.zeros(2, np.int32), np.zeros(1, np.uint8), 0)),
         ("set_bits", (np.zeros(1, np.int32), np.zeros(1, np.uint8), 9)),
         ("gap_bytes", (np.zeros(1, np.int32), 9, np.zeros(1, np.uint8), np.zeros(1, np.uint8))),
         ("split_signs", (np.zeros(9, np.int32), np.zeros(9, np.int32), np.zeros(1, np.uint8))),
@@ -162,7 +161,7 @@ def test_no_place_outside_the_state_is_touched(place: int) -> None:
     assert not _kernel.add(np.zeros(9, np.int32), places, one, 0)
     assert not _kernel.sums_fit(np.zeros(9, np.int32), places, one, 0, 0)
     assert not _kernel.lift(places, 2, np.zeros(9, np.int32))
-    assert not _kernel.carry(np.zeros(9, np.int32), places, *[np.zeros(1, np.uint8)] * 4)
+    assert not _kernel.carry(np.zeros(9, np.int32), places, np.zeros(1, np.uint8), 0)
     assert not _kernel.set_bits(places, np.zeros(2, np.uint8), 9)
     assert _kernel.gap_bytes(np.array([5, 5], np.int32), 0, np.zeros(99, np.uint8), np.zeros(0, np.uint8)) == -1
     assert _kernel.gap_bytes(np.array([600], np.int32), 0, np.zeros(2, np.uint8), np.zeros(0, np.uint8)) == -1

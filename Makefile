@@ -15,7 +15,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 PYTEST      := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -q
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint format bench bench-quick proto proto-check dist clean distclean
+.PHONY: help venv demo test test-all fuzz lint format bench bench-quick proto proto-check dist clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test: $(INSTALLED) ## Run the tests (COVERAGE=1: node and protocol must each rea
 
 test-all: $(INSTALLED) ## Run the slow tests too
 	@$(PYTEST)
+
+fuzz: $(INSTALLED) ## Fuzz all that strangers' bytes reach (FUZZ_SECONDS=600); findings go to build/fuzz
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),600) --jobs $(JOBS)
 
 lint: $(INSTALLED) ## Check style, types and who imports whom
 	@$(BIN)/ruff check

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,6 +18,9 @@ from torch import Tensor, nn
 
 from ..protocol.errors import ConfigError, EnvelopeError
 from ..protocol.manifest import Manifest, manifest_of
+from .state import State
+from .vectors import HostVector, Vector
+from .vectors_torch import TensorVector
 
 VARIANCE_FLOOR = 1e-7
 """Also positive in float16."""
@@ -131,9 +133,12 @@ class Parameters:
         start = int(self.manifest.starts[t])
         return slice(start, start + self.manifest.tensors[t].size)
 
-    def host(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        """Return tau on the host, as an array (shared memory where the device is the CPU)."""
-        return self.tau.cpu().numpy()
+    def beyond(self, state: State) -> Vector:
+        """Return tau - P where it lies: on the host or on the device."""
+        change = self.tau.clone()
+        for t, (_, place) in enumerate(self.manifest.slices()):
+            change[place] -= state.tensor(t, self.device)
+        return HostVector(change.numpy()) if self.device.type == "cpu" else TensorVector(change)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the live tensors that take part, by name."""

@@ -15,7 +15,6 @@ from .merge import absorb, measure_merged, merge, repair
 from .participant import Participant
 from .schedule import Plan
 from .sparsify import compress
-from .state import values
 from .tasks import TrainReport
 
 SLICE = 50
@@ -91,8 +90,7 @@ def _append(node: Participant, planned: Plan, view: View, offers: Mapping[str, f
     """Compress tau - P and append it to the log."""
     node.drift.see(node.params.collect())
     own = node.log.state
-    change = node.params.host() - values(own).numpy()
-    compressed = compress(change, node.manifest, own.floors, node.config.publish, node.rng)
+    compressed = compress(node.params.beyond(own), node.manifest, own.floors, node.config.publish, node.rng)
     node.omega.see(compressed.omega)
     entry = node.log.append(compressed.delta, _template(node, planned, view, offers, report))
     node.progress.residue = compressed.residue

@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from peermerge.node.params import Parameters, describe, live_tensors, load_tensors, save_tensors, ties
+from peermerge.node.state import State
+from peermerge.protocol.delta import Delta
 from peermerge.protocol.errors import ConfigError
 
-from .worlds import Tied
+from .worlds import Tied, framed
 
 CPU = torch.device("cpu")
 
@@ -84,7 +86,15 @@ def test_tau_collects_what_training_changed_and_writing_gives_it_back() -> None:
     params.write()
     torch.testing.assert_close(model.embed.weight.detach(), before + 0.5)
     assert model.head.weight is model.embed.weight
-    assert np.shares_memory(params.host(), params.tau.numpy())
+    published = State(params.manifest, np.full(len(params.manifest.tensors), -40, np.int8))
+    change = params.beyond(published)
+    everything = slice(0, params.manifest.length)
+    assert np.array_equal(change.take(everything), params.tau.numpy())
+    half = Delta(
+        np.full(len(params.manifest.tensors), -3, np.int8), np.arange(place.start, place.stop), np.full(24, 2, np.int32)
+    )
+    published.apply(published.prepare(framed(half, params.manifest)))
+    np.testing.assert_allclose(params.beyond(published).take(place), 0.25, rtol=1e-6)
 
 
 def test_rule_3_a_correction_never_makes_a_variance_negative() -> None:

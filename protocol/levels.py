@@ -80,8 +80,8 @@ def decode(coded: Levels, count: int) -> Magnitudes:
     if left:
         beyond = _lay_digits(coded, levels, passed, left)
         del passed  # as large as the levels
-        for byte, plane in enumerate(coded.excess if len(beyond) else ()):
-            loops.carry(levels, beyond, entropy.unpack(plane, len(beyond)), 8 * byte)
+        for byte, excess in enumerate(coded.excess if len(beyond) else ()):
+            loops.carry(levels, beyond, entropy.unpack(excess, len(beyond)), 8 * byte)
     return levels
 
 

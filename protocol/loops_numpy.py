@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
-from .bits import ESCAPE, Places, check_tail, ones, pack_bits, pack_nibbles, unpack_bits, unpack_nibbles
+from .bits import (
+    ESCAPE,
+    Integers,
+    Places,
+    check_tail,
+    ones,
+    pack_bits,
+    pack_nibbles,
+    plane_bytes,
+    unpack_bits,
+    unpack_nibbles,
+)
 from .entropy import Plane
 from .errors import FrameError, Refusal
 from .limits import MAX_LEVEL
 
 Levels = Places
-BLOCK = 1 << 16
+BLOCK = 1 << 15
 
 
 def bitmap(plane: Plane, domain: int, count: int, passed: Places | None) -> Places:
@@ -26,24 +39,45 @@ def gaps(quotients: Plane, low: Plane, shift: int, count: int, domain: int, pass
 
     Sums stay below 2^57, so they cannot wrap before they are checked.
     """
-    sizes = _quotients(quotients, count) << shift
-    for bit, plane in enumerate(unpack_bits(low, shift * count).reshape(shift, count)):
-        sizes |= plane.astype(np.int64) << bit
-    places = np.cumsum(sizes + 1) - 1
-    if places[-1] >= domain:
-        raise FrameError(Refusal.BAD_INDEX, "gaps lead beyond the end of their segment")
-    return places.astype(np.int32) if passed is None else passed[places]
-
-
-def _quotients(plane: Plane, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Read `count` quotients; raise FrameError if the bytes hold another number of them."""
-    ends = np.flatnonzero(plane != ESCAPE)
-    if len(ends) != count or ends[-1] != len(plane) - 1:
+    check_tail(low, shift * count)
+    places = np.empty(count, np.int32)
+    found, place = 0, -1
+    for sizes in _quotients(quotients):
+        if found + len(sizes) > count:
+            raise FrameError(Refusal.BAD_INDEX, f"a gap plane does not hold {count} gaps")
+        sizes <<= shift
+        for bit in range(shift):
+            sizes |= _bits_at(low, bit * count + found, len(sizes)) << bit
+        ends = np.cumsum(sizes + 1) + place
+        place = int(ends[-1])
+        if place >= domain:
+            raise FrameError(Refusal.BAD_INDEX, "gaps lead beyond the end of their segment")
+        places[found : found + len(ends)] = ends
+        found += len(ends)
+    if found != count:
         raise FrameError(Refusal.BAD_INDEX, f"a gap plane does not hold {count} gaps")
-    escapes = np.diff(ends, prepend=-1) - 1
-    quotients: np.ndarray[tuple[int], np.dtype[np.int64]] = plane[ends].astype(np.int64)
-    quotients += escapes * ESCAPE
-    return quotients
+    return places if passed is None else passed[places]
+
+
+def _quotients(plane: Plane) -> Iterator[Integers]:
+    """Yield the quotients, a block of bytes at a time; raise FrameError if the last is not complete."""
+    pending = 0
+    for block in _blocks(len(plane)):
+        part = plane[block]
+        ends = np.flatnonzero(part != ESCAPE)
+        if len(ends):
+            escapes = np.diff(ends, prepend=-1) - 1
+            escapes[0] += pending
+            yield part[ends] + escapes * ESCAPE
+            pending = 0
+        pending += len(part) - 1 - (int(ends[-1]) if len(ends) else -1)
+    if pending:
+        raise FrameError(Refusal.BAD_INDEX, "a gap plane ends within a gap")
+
+
+def _bits_at(plane: Plane, start: int, count: int) -> Integers:
+    bits = np.unpackbits(plane[start >> 3 : plane_bytes(start + count)], bitorder="little")
+    return bits[start & 7 : (start & 7) + count].astype(np.int64)
 
 
 def lift(passed: Places, level: int, levels: Levels) -> None:
@@ -54,12 +88,22 @@ def lift(passed: Places, level: int, levels: Levels) -> None:
 def digits(plane: Plane, width: int, passed: Places | None, base: int, levels: Levels, exceptions: int) -> Places:
     """Set the levels of those that passed (of all, without it) to digit + base; return whose digit is continued."""
     count = len(levels) if passed is None else len(passed)
-    digit = unpack_nibbles(plane, count) if width == 4 else plane
-    levels[slice(None) if passed is None else passed] = digit.astype(np.int32) + np.int32(base)
-    beyond = np.flatnonzero(digit == (1 << width) - 1)
-    if len(beyond) != exceptions:
-        raise FrameError(Refusal.BAD_HEADER, f"{len(beyond)} digits call for {exceptions} exceptions")
-    return beyond.astype(np.int32) if passed is None else passed[beyond]
+    beyond = np.empty(exceptions, np.int32)
+    found = 0
+    for block in _blocks(count):
+        part = plane[block.start * width // 8 : plane_bytes(block.stop * width)]
+        digit = unpack_nibbles(part, block.stop - block.start) if width == 4 else part
+        entries = np.arange(block.start, block.stop, dtype=np.int32) if passed is None else passed[block]
+        levels[entries] = digit.astype(np.int32) + np.int32(base)
+        more = entries[digit == (1 << width) - 1]
+        if found + len(more) > exceptions:
+            break
+        beyond[found : found + len(more)] = more
+        found += len(more)
+    else:
+        if found == exceptions:
+            return beyond
+    raise FrameError(Refusal.BAD_HEADER, f"digits do not call for {exceptions} exceptions")
 
 
 def carry(levels: Levels, beyond: Places, plane: Plane, shift: int) -> None:
@@ -78,20 +122,23 @@ def negate(levels: Levels, signs: Plane) -> None:
 
 def sums_fit(state: Levels, places: Places, levels: Levels, older: int, newer: int) -> bool:
     """Say whether all levels stay below 2^30 when old ones are shifted by `older` bits and new ones by `newer`."""
-    for block in _blocks(len(places)):
-        sums = (state[places[block]].astype(np.int64) << older) + (levels[block].astype(np.int64) << newer)
-        if max(int(sums.max()), -int(sums.min())) > MAX_LEVEL:
-            return False
-    return True
+    return all(_sums(state, places[b], levels[b], older, newer) is not None for b in _blocks(len(places)))
 
 
 def add(state: Levels, places: Places, levels: Levels, newer: int) -> bool:
     """Add levels, shifted by `newer` bits, to a state; False, with some of them added, if a sum is 2^30 or more."""
     for block in _blocks(len(places)):
-        if not sums_fit(state, places[block], levels[block], 0, newer):
+        sums = _sums(state, places[block], levels[block], 0, newer)
+        if sums is None:
             return False
-        state[places[block]] += levels[block] << newer
+        state[places[block]] = sums
     return True
+
+
+def _sums(state: Levels, places: Places, levels: Levels, older: int, newer: int) -> Integers | None:
+    sums = state[places].astype(np.int64) << older
+    sums += levels.astype(np.int64) << newer
+    return sums if max(int(sums.max()), -int(sums.min())) <= MAX_LEVEL else None
 
 
 def hash_sums(start: int, places: Places, levels: Levels) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import grpc
 import torch
 from safetensors.torch import save as save_bytes
 
+from ..protocol.allocator import share_one_arena
 from ..protocol.clock import Clock, RealClock
 from ..protocol.errors import ConfigError, DataDirError, DegradedError
 from ..protocol.grpc_transport import GrpcTransport
@@ -51,6 +52,7 @@ def start(config: NodeConfig, mode: Mode = "auto") -> int:
     """Run a node until its schedule ends or it is told to stop; return the exit code."""
     check_exposure(config)
     check_dialable(config)
+    share_one_arena()
     if config.node.threads:
         torch.set_num_threads(config.node.threads)
     return asyncio.run(_main(config, mode))
@@ -124,6 +126,7 @@ class Daemon:
             base=self._base(),
             folder=self._root / "replicas",
             incarnation=incarnation,
+            threads=config.node.threads or len(os.sched_getaffinity(0)),
         )
         self._keep_base(node)
         self.status = StatusService(node)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
-from functools import partial as partial_call
+from functools import partial
+from typing import BinaryIO
 
+from ..protocol.blob import Blob
 from ..protocol.clock import Clock
-from ..protocol.errors import EnvelopeError, FrameError, PeerError, Refusal, TransportError
+from ..protocol.errors import DegradedError, EnvelopeError, FrameError, PeerError, Refusal, TransportError
 from ..protocol.limits import max_frame_bytes
 from ..protocol.manifest import Manifest
 from ..protocol.messages import Envelope, Header, Point, PullRequest
@@ -22,9 +24,9 @@ from ..protocol.parts import TAG_ENVELOPE, pull_parts
 from ..protocol.transport import Transport
 from .config import RoundConfig
 from .deadline import AdaptiveDeadline
-from .log import verify_frame
 from .peers import Peers
 from .replicas import Replica
+from .spool import Spool, Spools
 
 STALL_S = 5.0
 """A transfer that sends nothing for this long is given up; the next one resumes where it stopped."""
@@ -44,14 +46,6 @@ class Identity:
     manifest: Manifest
 
 
-@dataclass(slots=True)
-class Partial:
-    """The beginning of a frame whose transfer broke off."""
-
-    sha256: bytes = b""
-    data: bytes = b""
-
-
 class Gather:
     """Pulls, per peer and per round. `apply` runs as the clock's work: it may touch states."""
 
@@ -63,7 +57,8 @@ class Gather:
         peers: Peers,
         rounds: RoundConfig,
         held: Callable[[str], Point],
-        apply: Callable[[str, Header, bytes], Replica],
+        apply: Callable[[str, Header, Blob], Replica],
+        scratch: Callable[[int], BinaryIO],
     ) -> None:
         self._me = me
         self._transport = transport
@@ -73,13 +68,14 @@ class Gather:
         self._held = held
         self._apply = apply
         self._locks: dict[str, asyncio.Lock] = {}
-        self._partial: dict[str, Partial] = {}
+        self._spools = Spools(scratch, clock.now)
         self._tasks: set[asyncio.Task[bool]] = set()
         self._enough = asyncio.Event()
         self.deadline = AdaptiveDeadline(rounds.floor_s, rounds.ceiling_s, rounds.deviations)
 
     async def gather(self, addresses: dict[str, str], round_: int) -> None:
         """Pull from all at once and return at the quorum, the deadline, or when all have answered."""
+        self._spools.expire()
         started = self._clock.now()
         wait = self._rounds.mode == "sync"
         pulls = [
@@ -97,7 +93,9 @@ class Gather:
         async with lock:
             try:
                 return await self._pull(peer, address, wait_round, snapshot)
-            except PeerError as error:
+            except (PeerError, DegradedError) as error:
+                if isinstance(error, FrameError | EnvelopeError | DegradedError):
+                    self._spools.drop(peer)  # more of it would not mend it
                 self._peers[peer].fail(error)
                 return False
 
@@ -111,6 +109,7 @@ class Gather:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._spools.close()
 
     async def _timed(self, peer: str, address: str, wait_round: int, started: float) -> bool:
         came = await self.pull(peer, address, wait_round)
@@ -136,7 +135,7 @@ class Gather:
             enough.cancel()
 
     async def _pull(self, peer: str, address: str, wait_round: int, snapshot: bool) -> bool:
-        record, partial = self._peers[peer], self._partial.get(peer, Partial())
+        sha256, offset = self._spools.held(peer)
         ceiling = self._rounds.ceiling_s
         request = PullRequest(
             network=self._me.network,
@@ -146,50 +145,38 @@ class Gather:
             have=self._held(peer),
             wait_round=wait_round,
             wait_s=ceiling if wait_round >= 0 else 0.0,
-            partial=partial.sha256,
-            offset=len(partial.data),
+            partial=sha256,
+            offset=offset,
             snapshot=snapshot,
         ).encode()
-        record.bytes_out += len(request)
+        self._peers[peer].bytes_out += len(request)
         stream = self._transport.pull(address, request, timeout_s=ceiling + TRANSFER_S, stall_s=STALL_S)
         came = False
-        async with aclosing(self._entries(peer, stream, partial)) as entries:
-            async for header, frame in entries:
-                await self._clock.work(partial_call(self._apply, peer, header, frame))
+        async with aclosing(self._frames(peer, stream)) as frames:
+            async for header, frame in frames:
+                await self._clock.work(partial(self._apply, peer, header, frame))
                 came = True
         return came
 
-    async def _entries(
-        self, peer: str, stream: AsyncIterator[bytes], partial: Partial
-    ) -> AsyncGenerator[tuple[Header, bytes]]:
-        """Assemble envelopes and frames from a Pull stream, checking in the order of the protocol's page."""
-        record, header, data = self._peers[peer], None, bytearray()
-        try:
-            async for message in stream:
-                record.bytes_in += len(message)
-                for tag, payload in pull_parts(message):
-                    if tag == TAG_ENVELOPE:
-                        if header is not None:
-                            raise FrameError(Refusal.TRUNCATED, "an envelope inside a frame")
-                        header = self._checked(peer, bytes(payload))
-                        resumed = header.frame_sha256 == partial.sha256
-                        data = bytearray(partial.data if resumed else b"")
-                    elif header is None:
-                        raise FrameError(Refusal.BAD_HEADER, "a chunk without an envelope")
-                    else:
-                        if len(data) + len(payload) > header.frame_bytes:
-                            raise FrameError(Refusal.OVERSIZE, "more bytes than announced")
-                        data += payload
-                    if header is not None and len(data) == header.frame_bytes and tag != TAG_ENVELOPE:
-                        verify_frame(header, data)
-                        yield header, bytes(data)
-                        header, partial = None, Partial()
-            if header is not None:
-                raise TransportError(Refusal.TRUNCATED, f"{len(data)} of {header.frame_bytes} bytes")
-        finally:
-            self._partial.pop(peer, None)
-            if header is not None and len(data) < header.frame_bytes:
-                self._partial[peer] = Partial(header.frame_sha256, bytes(data))
+    async def _frames(self, peer: str, stream: AsyncIterator[bytes]) -> AsyncGenerator[tuple[Header, Blob]]:
+        """Spool the frames of a Pull stream, checked in the order of the protocol's page; yield each that is whole."""
+        record = self._peers[peer]
+        spool: Spool | None = None
+        async for message in stream:
+            record.bytes_in += len(message)
+            for tag, payload in pull_parts(message):
+                if tag == TAG_ENVELOPE:
+                    if spool is not None:
+                        raise FrameError(Refusal.TRUNCATED, "an envelope inside a frame")
+                    spool = self._spools.begin(peer, self._checked(peer, bytes(payload)))
+                elif spool is None:
+                    raise FrameError(Refusal.BAD_HEADER, "a chunk without an envelope")
+                elif spool.add(payload):
+                    spool = None
+                    with closing(self._spools.take(peer)) as whole:
+                        yield whole.header, whole.frame()
+        if spool is not None:
+            raise TransportError(Refusal.TRUNCATED, f"{spool.size} of {spool.header.frame_bytes} bytes")
 
     def _checked(self, peer: str, envelope: bytes) -> Header:
         header = Header.decode(Envelope.decode(envelope).header)

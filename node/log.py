@@ -1,11 +1,12 @@
 """The published state as a log of integer deltas: append, tail, snapshot, digest chain; durable.
 
-A file per version holds envelope and frame exactly as peers receive them, behind the envelope's SHA-256:
+A file per version, as `log_entry.py` says:
 
     log/EEEEEEEE-VVVVVVVVVVVV.delta      version V from V - 1
     log/EEEEEEEE-VVVVVVVVVVVV.snapshot   version V from the base
 
-chain_v = SHA256(chain_{v-1} || SHA256(frame_v)), so (epoch, version, chain) says exactly what somebody
+A frame is coded straight into its file and sent and applied from there, so that neither takes memory for more than a
+few segments. chain_v = SHA256(chain_{v-1} || SHA256(frame_v)), so (epoch, version, chain) says exactly what somebody
 holds. Compaction is the same operation as a snapshot: once the tail behind the last snapshot is longer
 than the retention, a new snapshot is written and deltas beyond the retention are dropped. So a snapshot
 and the tail that follows it are always at hand as immutable bytes, and handlers never touch the state.
@@ -14,62 +15,28 @@ and the tail that follows it are always at hand as immutable bytes, and handlers
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from ..protocol.codec import Frame, Source, encode
-from ..protocol.errors import DataDirError, DegradedError, EnvelopeError, PeerError, Refusal
-from ..protocol.fields import DIGEST
+from ..protocol.blob import Blob, sha256, written
+from ..protocol.codec import Frame, Source, write
+from ..protocol.errors import DataDirError, DegradedError, PeerError
 from ..protocol.messages import Envelope, Header, Point
+from .log_entry import Entry
 from .log_index import Index, file_name
 from .state import State, taken
-from .storage import Storage
+from .storage import Draft, Storage
 
-_LENGTH = struct.Struct("<I")
 _FILE = re.compile(r"log/(\d{8})-(\d{12})\.(delta|snapshot)")
 MAX_EPOCH = 10**8 - 1
 """Epochs are consecutive: a peer that claims to hold a later one of ours is wrong."""
 Signer = Callable[[bytes], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One version as peers receive it."""
-
-    header: Header
-    envelope: bytes
-    frame: bytes
-
-    def pack(self) -> bytes:
-        """Return the file's content."""
-        digest = hashlib.sha256(self.envelope).digest()
-        return digest + _LENGTH.pack(len(self.envelope)) + self.envelope + self.frame
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Entry:
-        """Read and verify a file's content; raises PeerError if it is damaged."""
-        start = DIGEST + _LENGTH.size
-        end = start + (_LENGTH.unpack_from(data, DIGEST)[0] if len(data) >= start else 0)
-        envelope, frame = data[start:end], data[end:]
-        if hashlib.sha256(envelope).digest() != data[:DIGEST]:
-            raise EnvelopeError(Refusal.DIGEST_MISMATCH, "envelope")
-        header = Header.decode(Envelope.decode(envelope).header)
-        verify_frame(header, frame)
-        return cls(header, envelope, frame)
-
-
-def verify_frame(header: Header, frame: bytes | bytearray) -> None:
-    """Raise EnvelopeError unless the frame is the one that the header announces."""
-    if len(frame) != header.frame_bytes:
-        raise EnvelopeError(Refusal.TRUNCATED, f"{len(frame)} of {header.frame_bytes} bytes")
-    if hashlib.sha256(frame).digest() != header.frame_sha256:
-        raise EnvelopeError(Refusal.DIGEST_MISMATCH, "frame")
 
 
 def chain_link(previous: bytes, frame_sha256: bytes) -> bytes:
@@ -94,8 +61,17 @@ class PublishedLog:
     """
 
     def __init__(
-        self, storage: Storage, state: State, sender: str, base: bytes, retention: int, sign: Signer = unsigned
+        self,
+        storage: Storage,
+        state: State,
+        sender: str,
+        base: bytes,
+        retention: int,
+        sign: Signer = unsigned,
+        *,
+        threads: int = 1,
     ) -> None:
+        # threads: for the segments of a frame.
         self.state = state
         self.dropped: list[str] = []
         """Files that did not verify when the log was opened."""
@@ -104,7 +80,8 @@ class PublishedLog:
         self._base = base
         self._retention = retention
         self._sign = sign
-        self._newest: tuple[str, Entry] | None = None
+        self._threads = threads
+        self._newest: Header | None = None
         self._index = self._start(1)
         self._open()
 
@@ -126,7 +103,7 @@ class PublishedLog:
     @property
     def header(self) -> Header | None:
         """The header of the head, if there is one."""
-        return self._newest[1].header if self._newest and self.version else None
+        return self._newest if self.version else None
 
     @property
     def last_round(self) -> int:
@@ -165,15 +142,13 @@ class PublishedLog:
         return 0 < held.epoch < MAX_EPOCH and self._index.contradicts(held)
 
     def read(self, name: str) -> Entry:
-        """Return an entry of a plan; raises DataDirError if the file is gone or damaged."""
-        if (newest := self._newest) and newest[0] == name:
-            return newest[1]
-        data = self._storage.read(name)
-        if data is None:
+        """Return an entry of a plan; raises DataDirError if the file is gone or damaged, its frame left unread."""
+        file = self._storage.open(name)
+        if file is None:
             raise DataDirError(f"{name} is gone")
         try:
-            return Entry.unpack(data)
-        except PeerError as error:
+            return Entry.open(file)
+        except (PeerError, OSError) as error:
             raise DataDirError(f"{name} is damaged: {error}") from error
 
     def state_at(self, version: int) -> State | None:
@@ -185,7 +160,8 @@ class PublishedLog:
         for name in reversed(names):
             if (entry := self._verified(name)) is None:
                 return None
-            state.apply(state.prepare(Frame.open(entry.frame, state.manifest), undo=True))
+            change = state.prepare(Frame.open(entry.frame, state.manifest), undo=True, threads=self._threads)
+            state.apply(change, threads=self._threads)
         state.fresh = self._fresh(version)
         return state
 
@@ -204,19 +180,29 @@ class PublishedLog:
 
     def _extend(self, index: Index, state: State, delta: Source, template: Header) -> tuple[Index, Entry]:
         """Add a version to an epoch and its state; change nothing of either if this raises."""
-        version = index.head.version
-        frame = encode(delta, state.manifest, from_version=version, to_version=version + 1)
-        change = state.prepare(Frame.open(frame, state.manifest))
-        entry = self._entry(index, frame, template, version, version + 1, change.digest)
-        name, data = file_name(entry.header), entry.pack()
-        self._storage.write(name, data)
-        state.apply(change)
-        self._newest = name, entry
-        return index.having(entry.header, len(data)), entry
+        start = index.head.version
+        header = self._placed(template, index, start, start + 1)
+        with self._storage.create(file_name(header)) as draft:
+            frame = self._code(draft, delta, header)
+            change = state.prepare(Frame.open(frame, state.manifest), threads=self._threads)
+            entry = self._seal(draft, frame, header, index, change.digest)
+        state.apply(change, threads=self._threads)
+        self._newest = entry.header
+        return index.having(entry.header, len(entry)), entry
 
-    def _entry(self, index: Index, frame: bytes, template: Header, start: int, version: int, digest: int) -> Entry:
-        sha = hashlib.sha256(frame).digest()
-        header = replace(
+    def _compact(self, template: Header) -> None:
+        """Write a snapshot of the head and let go of what lies before the retention; a full disk only delays that."""
+        header = self._placed(template, self._index, 0, self.version)
+        with suppress(DegradedError, DataDirError):
+            with self._storage.create(file_name(header)) as draft:
+                frame = self._code(draft, self.state, header)
+                entry = self._seal(draft, frame, header, self._index, self.state.digest)
+            self._index = self._index.having(entry.header, len(entry)).pruned(self._retention)
+            self._sweep()
+
+    def _placed(self, template: Header, index: Index, start: int, version: int) -> Header:
+        """Return a header with its place in the log filled in."""
+        return replace(
             template,
             sender=self._sender,
             epoch=index.head.epoch,
@@ -224,24 +210,26 @@ class PublishedLog:
             from_version=start,
             base=self._base,
             manifest=self.state.manifest.digest,
-            chain=index.chains[version] if version in index.chains else chain_link(index.chains[start], sha),
-            state=digest,
-            frame_bytes=len(frame),
-            frame_sha256=sha,
         )
-        raw = header.encode()
-        # What peers read is what we keep: float fields pass through the wire's own precision.
-        return Entry(Header.decode(raw), Envelope(raw, self._sign(raw)).encode(), frame)
 
-    def _compact(self, template: Header) -> None:
-        """Write a snapshot of the head and let go of what lies before the retention; a full disk only delays that."""
-        frame = encode(self.state, self.state.manifest, from_version=0, to_version=self.version)
-        entry = self._entry(self._index, frame, template, 0, self.version, self.state.digest)
-        data = entry.pack()
-        with suppress(DegradedError, DataDirError):
-            self._storage.write(file_name(entry.header), data)
-            self._index = self._index.having(entry.header, len(data)).pruned(self._retention)
-            self._sweep()
+    def _code(self, draft: Draft, source: Source, header: Header) -> Blob:
+        """Write a frame into an empty draft."""
+        start, version = header.from_version, header.version
+        write(draft.file, source, self.state.manifest, from_version=start, to_version=version, threads=self._threads)
+        return written(draft.file)
+
+    def _seal(self, draft: Draft, frame: Blob, header: Header, index: Index, state: int) -> Entry:
+        """Complete the header, write the envelope behind the frame and commit."""
+        sha, version = sha256(frame), header.version
+        chains = index.chains
+        chain = chains[version] if version in chains else chain_link(chains[header.from_version], sha)
+        raw = replace(header, chain=chain, state=state, frame_bytes=len(frame), frame_sha256=sha).encode()
+        # What peers read is what we keep: float fields pass through the wire's own precision.
+        entry = Entry(Header.decode(raw), Envelope(raw, self._sign(raw)).encode(), frame)
+        draft.file.seek(0, os.SEEK_END)
+        draft.file.write(entry.trailer())
+        draft.commit()
+        return entry
 
     def _sweep(self) -> None:
         """Remove what the index does not name: older snapshots and epochs, and what a kill left behind."""
@@ -274,10 +262,13 @@ class PublishedLog:
         self.state.fresh = self._fresh(self.version)
 
     def _verified(self, name: str) -> Entry | None:
+        """Return an entry whose frame was read and is right, or None."""
         try:
-            return self.read(name)
-        except DataDirError:
+            entry = self.read(name)
+            entry.verify()
+        except (DataDirError, PeerError, OSError):
             return None
+        return entry
 
     def _take(self, name: str) -> bool:
         """Replay a file if it is the next step, or note it if it lies before the snapshot; return whether it fits.
@@ -289,25 +280,25 @@ class PublishedLog:
         header = entry.header
         self._check_ours(header)
         known = self._index.chains.get(header.version, header.chain) == header.chain
-        if not known or (header.version > self.version and not self._replay(name, entry)):
+        if not known or (header.version > self.version and not self._replay(entry)):
             return False
-        self._index = self._index.having(header, len(entry.pack()))
+        self._index = self._index.having(header, len(entry))
         return True
 
-    def _replay(self, name: str, entry: Entry) -> bool:
+    def _replay(self, entry: Entry) -> bool:
         header = entry.header
         if header.from_version or header.version == 1:
             chain = self._index.chains.get(header.from_version) if header.from_version == self.version else None
             if chain is None or header.chain != chain_link(chain, header.frame_sha256):
                 return False
         try:
-            change = self.state.prepare(Frame.open(entry.frame, self.state.manifest))
+            change = self.state.prepare(Frame.open(entry.frame, self.state.manifest), threads=self._threads)
         except PeerError as error:
             raise DataDirError(f"the log does not fit this model: {error}") from error
         if change.digest != header.state:
             return False
-        self.state.apply(change)
-        self._newest = name, entry
+        self.state.apply(change, threads=self._threads)
+        self._newest = header
         return True
 
     def _check_ours(self, header: Header) -> None:

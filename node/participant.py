@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..protocol.blob import Blob
 from ..protocol.clock import Clock
 from ..protocol.errors import ConfigError
 from ..protocol.messages import Header, Member, Merged
 from ..protocol.transport import Transport
 from . import checkpoint as checkpoints
+from .budget import Budget
 from .checkpoint import Checkpoint
 from .config import NodeConfig
 from .correct import Contribution, corrections
@@ -104,7 +106,9 @@ class Participant:
         folder: Path | None = None,
         pool: Pool | None = None,
         incarnation: int = 1,
+        threads: int = 1,
     ) -> None:
+        # threads: how many code and decode the segments of a frame.
         self.config = config
         self.workload = workload
         self.transport = transport
@@ -129,9 +133,14 @@ class Participant:
             config.network, config.run, self.name, incarnation, self.params.base_digest, self.manifest
         )
         self.log = PublishedLog(
-            storage, State(self.manifest, grid), self.name, self.params.base_digest, config.log.retention
+            storage,
+            State(self.manifest, grid),
+            self.name,
+            self.params.base_digest,
+            config.log.retention,
+            threads=threads,
         )
-        self.replicas = Replicas(self.manifest, grid, self.params.base_digest, folder, pool)
+        self.replicas = Replicas(self.manifest, grid, self.params.base_digest, folder, pool, threads=threads)
         self.ledger = Ledger(epoch=self.log.epoch)
         self.peers = Peers()
         self.progress = Progress()
@@ -167,12 +176,11 @@ class Participant:
         )
         self.service = PeerService(
             self.identity,
-            self.clock,
             self.log,
             self.membership,
             self.peers,
             self.replicas.point,
-            self.config.node.bandwidth_bytes_s,
+            Budget(self.clock, self.config.node.bandwidth_bytes_s),
         )
         self.gather = Gather(
             self.identity,
@@ -182,6 +190,7 @@ class Participant:
             self.config.round,
             self.replicas.point,
             self.follow,
+            self.storage.scratch,
         )
         await self.service.announce(self.log.last_round)
         await self.transport.serve(self.service)
@@ -227,7 +236,7 @@ class Participant:
 
     # ---- Work on states: runs as the clock's work. ----
 
-    def follow(self, peer: str, header: Header, frame: bytes) -> Replica:
+    def follow(self, peer: str, header: Header, frame: Blob) -> Replica:
         """Apply a frame to a peer's replica, first paying back what the peer merged of us and we missed of it."""
         known = self.replicas.get(peer) is not None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ..protocol.errors import PeerError, Refusal
+from ..protocol.errors import PeermergeError, Refusal
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class PeerRecord:
     served: tuple[int, int] = (0, 0)
     """Log epoch and version of ours that it has been sent."""
 
-    def fail(self, error: PeerError) -> None:
+    def fail(self, error: PeermergeError) -> None:
         """Note a failed or refused exchange."""
         self.last_error = str(error)
 

@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..protocol.blob import Blob
 from ..protocol.codec import Frame
+from ..protocol.entropy import Buffer
 from ..protocol.errors import EnvelopeError, FrameError, Refusal
 from ..protocol.manifest import Manifest
 from ..protocol.messages import Header, Point
@@ -54,9 +56,11 @@ class Replicas:
         pool: Pool | None = None,
         *,
         mapped: bool = True,
+        threads: int = 1,
     ) -> None:
-        # mapped=False: only read what another process keeps in the folder.
+        # mapped=False: only read what another process keeps in the folder. threads: for the segments of a frame.
         self._mapped = mapped
+        self._threads = threads
         self._manifest = manifest
         self._floors = floors
         self._base = base
@@ -87,7 +91,9 @@ class Replicas:
         if (header.epoch, header.version) == (have.epoch, have.version) and header.chain != have.chain:
             raise EnvelopeError(Refusal.EQUIVOCATION, f"{peer}: version {header.epoch}.{header.version}")
 
-    def apply(self, peer: str, header: Header, frame: bytes, before: Callable[[State], None] | None = None) -> Replica:
+    def apply(
+        self, peer: str, header: Header, frame: Buffer | Blob, before: Callable[[State], None] | None = None
+    ) -> Replica:
         """Apply a verified frame of a checked header; `before` sees the state that the frame extends.
 
         Raises PeerError, changes nothing and never calls `before` if the frame is not what its header promises.
@@ -123,11 +129,16 @@ class Replicas:
                 replica.state.levels.flush()
 
     def _advance(
-        self, peer: str, state: State | None, header: Header, frame: bytes, before: Callable[[State], None] | None
+        self,
+        peer: str,
+        state: State | None,
+        header: Header,
+        frame: Buffer | Blob,
+        before: Callable[[State], None] | None,
     ) -> State:
         target = State(self._manifest, self._floors) if state is None else state
         shared = None if self._pool is None else self._pool.get(header.chain)
-        step = shared or target.prepare(Frame.open(frame, self._manifest))
+        step = shared or target.prepare(Frame.open(frame, self._manifest), threads=self._threads)
         if step.digest != header.state:
             raise EnvelopeError(Refusal.DIGEST_MISMATCH, f"{peer}: state of version {header.version}")
         if state is not None and before:
@@ -140,7 +151,7 @@ class Replicas:
             state.levels = self._map(peer)
         elif self._pool is not None and not fresh:
             state = state.copy()  # others may hold it too
-        state.apply(change)
+        state.apply(change, threads=self._threads)
         if self._pool is not None:
             self._pool[header.chain] = state
         return state

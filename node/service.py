@@ -1,15 +1,18 @@
-"""What a node answers to peers: Hello and Pull. Handlers serve immutable bytes and never wait on another call."""
+"""What a node answers to peers: Hello and Pull. Handlers serve immutable bytes and never wait on another call.
+
+A frame is read from the log's file as it goes out: serving one holds a message of it, whatever its size.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from ..protocol.clock import Clock
 from ..protocol.errors import DataDirError, EnvelopeError, Refusal, TransportError
 from ..protocol.limits import MAX_PARKED_PULLS
 from ..protocol.messages import Hello, Member, Point, PullRequest
 from ..protocol.parts import pull_messages
+from .budget import Budget
 from .gather import Identity
 from .log import PublishedLog
 from .membership import StaticMembership
@@ -24,21 +27,18 @@ class PeerService:
     def __init__(
         self,
         me: Identity,
-        clock: Clock,
         log: PublishedLog,
         membership: StaticMembership,
         peers: Peers,
         held: Callable[[str], Point],
-        bandwidth_bytes_s: float = 0,
+        budget: Budget,
     ) -> None:
         self._me = me
-        self._clock = clock
         self._log = log
         self._membership = membership
         self._peers = peers
         self._held = held
-        self._bandwidth = bandwidth_bytes_s
-        self._free_at = 0.0
+        self._budget = budget
         self._published = asyncio.Condition()
         self._parked = 0
         self._round = -1
@@ -110,7 +110,7 @@ class PeerService:
         record.bytes_in += len(request)
         await self._until_published(asked.wait_round, min(asked.wait_s, MAX_WAIT_S))
         for message in self._messages(asked):
-            await self._throttle(len(message))
+            await self._budget.take(len(message))
             record.bytes_out += len(message)
             yield message
         record.served = (self._log.epoch, self._log.version)
@@ -119,10 +119,13 @@ class PeerService:
         for name in self._log.plan(asked.have, snapshot=asked.snapshot):
             try:
                 entry = self._log.read(name)
+                resumed = asked.partial == entry.header.frame_sha256 and asked.offset <= len(entry.frame)
+                offset = asked.offset if resumed else 0
+                yield from pull_messages(entry.envelope, entry.frame, offset, self._budget.portion)
             except DataDirError as error:
                 raise TransportError(Refusal.TRANSPORT, "my log was compacted meanwhile; ask again") from error
-            resumed = asked.partial == entry.header.frame_sha256 and asked.offset <= len(entry.frame)
-            yield from pull_messages(entry.envelope, entry.frame, asked.offset if resumed else 0)
+            except OSError as error:
+                raise TransportError(Refusal.TRANSPORT, "my disk cannot be read") from error
 
     async def _until_published(self, round_: int, wait_s: float) -> None:
         if self._round >= round_ or not wait_s:
@@ -137,11 +140,3 @@ class PeerService:
             return
         finally:
             self._parked -= 1
-
-    async def _throttle(self, size: int) -> None:
-        """Keep the node's sending below its bandwidth cap: every message takes its turn."""
-        if not self._bandwidth:
-            return
-        start = max(self._clock.now(), self._free_at)
-        self._free_at = start + size / self._bandwidth
-        await self._clock.sleep(self._free_at - self._clock.now())

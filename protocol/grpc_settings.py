@@ -31,8 +31,14 @@ SERVER_OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
 )
 
+WINDOW_BYTES: Final = 2 << 20
+"""What a peer may send ahead of our reading, per stream: so much in a round trip is also a stream's speed."""
+
 CHANNEL_OPTIONS: Final = (
     *_COMMON,
+    # gRPC's own estimate of the window knows no bound: who reads more slowly than the wire would hold whole frames.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 5000),

@@ -13,6 +13,8 @@ from peermerge.node.gather import Gather, Identity
 from peermerge.node.log import PublishedLog
 from peermerge.node.peers import Peers
 from peermerge.node.replicas import Replica, Replicas
+from peermerge.node.storage import MemoryStorage
+from peermerge.protocol.blob import Blob
 from peermerge.protocol.clock import VirtualClock, run_virtual
 from peermerge.protocol.messages import Header, PullRequest
 from peermerge.protocol.parts import pull_messages
@@ -87,7 +89,7 @@ def test_rule_15_a_round_ends_at_its_deadline_and_the_late_arrival_is_applied_an
     logs = {name: publisher(sender=name) for name in ("fast", "slow")}
     replicas: Replicas = follower()
 
-    def apply(peer: str, header: Header, frame: bytes) -> Replica:
+    def apply(peer: str, header: Header, frame: Blob) -> Replica:
         return replicas.apply(peer, header, frame)
 
     async def rounds() -> None:
@@ -95,7 +97,8 @@ def test_rule_15_a_round_ends_at_its_deadline_and_the_late_arrival_is_applied_an
         transport = SlowTransport(logs, {"fast": 1.0, "slow": 9.0})
         me = Identity("net", "run", "me", 1, BASE, MANIFEST)
         settings = RoundConfig(floor_s=3.0, ceiling_s=5.0)
-        gather = Gather(me, transport, clock, Peers(), settings, replicas.point, apply)  # type: ignore[arg-type]
+        held, scratch = replicas.point, MemoryStorage().scratch
+        gather = Gather(me, transport, clock, Peers(), settings, held, apply, scratch)  # type: ignore[arg-type]
         for log in logs.values():
             publish(log, np.random.default_rng(0))
         await gather.gather({"fast": "fast", "slow": "slow"}, 0)

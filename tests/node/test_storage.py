@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from peermerge.node.storage import DiskStorage, MemoryStorage, Storage
-from peermerge.protocol.errors import DataDirError, DegradedError
+from peermerge.protocol.blob import MemoryBlob
+from peermerge.protocol.errors import DataDirError, DegradedError, FrameError, Refusal
 
-from .worlds import WRITE_POINTS, Faults, break_disk
+from .worlds import WRITE_POINTS, Faults, all_bytes, break_disk
 
 HOLD = """
 import sys, pathlib
@@ -32,6 +33,16 @@ def disk(tmp_path: Path) -> Iterator[DiskStorage]:
     storage.close()
 
 
+def write_blocks(storage: Storage, name: str, error: Exception | None = None) -> None:
+    """Write a draft in four blocks and commit it, or fail before that."""
+    with storage.create(name) as draft:
+        for _ in range(4):
+            draft.file.write(bytes(100_000))
+        if error:
+            raise error
+        draft.commit()
+
+
 def test_both_storages_keep_list_and_forget_names(disk: DiskStorage) -> None:
     storages: list[Storage] = [disk, MemoryStorage()]
     for storage in storages:
@@ -46,6 +57,53 @@ def test_both_storages_keep_list_and_forget_names(disk: DiskStorage) -> None:
         storage.remove("log/a")
         storage.remove("log/a")
         assert storage.names("log") == ["log/b"]
+
+
+def test_both_storages_lend_drafts_that_are_there_once_they_are_committed(disk: DiskStorage) -> None:
+    storages: list[Storage] = [disk, MemoryStorage()]
+    for storage in storages:
+        storage.write("log/a", b"old")
+        kept = storage.open("log/a")
+        with storage.create("log/a") as draft:
+            draft.file.write(b"?ew")
+            draft.file.seek(0)
+            draft.file.write(b"n")
+            assert storage.read("log/a") == b"old"
+            assert storage.names("log") == ["log/a"]
+            draft.commit()
+            assert storage.read("log/a") == b"new"
+        assert kept is not None
+        assert all_bytes(kept) == b"old", "what was opened stays readable"
+        assert all_bytes(storage.open("log/a") or MemoryBlob(b"")) == b"new"
+        assert storage.open("log/b") is None
+    assert not list(disk.root.rglob("*.tmp"))
+
+
+def test_a_draft_that_is_not_committed_never_was(disk: DiskStorage) -> None:
+    storages: list[Storage] = [disk, MemoryStorage()]
+    for storage in storages:
+        storage.write("log/a", b"old")
+        with storage.create("log/a") as draft:
+            draft.file.write(b"new")
+        with pytest.raises(FrameError):
+            write_blocks(storage, "log/b", FrameError(Refusal.OVERFLOW))
+        assert storage.names("log") == ["log/a"]
+        assert storage.read("log/a") == b"old"
+    assert not list(disk.root.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_disk_that_fills_up_in_the_middle_of_a_draft_keeps_what_was_there(
+    disk: DiskStorage, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    disk.write("log/a", b"old")
+    fault = break_disk(monkeypatch, "write", writes=writes)
+    with pytest.raises(DegradedError, match="log/a"):
+        write_blocks(disk, "log/a")
+    monkeypatch.undo()
+    assert fault.fired
+    assert disk.read("log/a") == b"old"
+    assert not list(disk.root.rglob("*.tmp"))
 
 
 def test_a_second_process_is_refused_with_the_cure_until_the_first_is_gone(tmp_path: Path) -> None:
@@ -98,6 +156,8 @@ def test_unreadable_files_and_folders_are_data_directory_errors(disk: DiskStorag
     disk.write("folder/name", b"")
     with pytest.raises(DataDirError, match="folder"):
         disk.read("folder")
+    with pytest.raises(DataDirError, match="name"):
+        disk.open("file/name")
     with pytest.raises(DataDirError, match="file"):
         disk.names("file")
     with pytest.raises(DegradedError, match="folder"):

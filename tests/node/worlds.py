@@ -7,9 +7,11 @@ import errno
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,8 @@ from torch import nn
 from peermerge.node.log import PublishedLog
 from peermerge.node.replicas import Pool, Replica, Replicas
 from peermerge.node.state import State
-from peermerge.node.storage import MemoryStorage, Storage
+from peermerge.node.storage import Draft, MemoryStorage, Storage
+from peermerge.protocol.blob import Blob
 from peermerge.protocol.codec import Frame, Source, encode
 from peermerge.protocol.delta import Delta
 from peermerge.protocol.errors import DegradedError
@@ -148,6 +151,11 @@ def greet(log: PublishedLog, replicas: Replicas, peer: str = "alice") -> None:
         log.restart(held.epoch + 1, header(log.last_round))
 
 
+def all_bytes(blob: Blob) -> bytes:
+    """Return all bytes of a blob."""
+    return bytes(blob.read(0, len(blob)))
+
+
 class RecordingStorage(MemoryStorage):
     """Remembers every write, calls back around each, and refuses writes or removals while it is told to."""
 
@@ -155,17 +163,23 @@ class RecordingStorage(MemoryStorage):
         super().__init__()
         self.full = False
         self.stuck = False
-        self.written: list[tuple[str, bytes]] = []
+        self.written: list[str] = []
         self.watch: Callable[[str], None] = lambda name: None
 
-    def write(self, name: str, data: bytes, *, durable: bool = True) -> None:
-        """Keep the bytes, or refuse."""
+    @contextmanager
+    def create(self, name: str, *, durable: bool = True) -> Iterator[Draft]:
+        """Lend a draft, or refuse."""
         self.watch(name)
         if self.full:
             raise DegradedError("no space left")
-        self.written.append((name, data))
-        super().write(name, data, durable=durable)
-        self.watch(name)
+        with super().create(name, durable=durable) as draft:
+
+            def commit() -> None:
+                draft.commit()
+                self.written.append(name)
+                self.watch(name)
+
+            yield replace(draft, commit=commit)
 
     def remove(self, name: str) -> None:
         """Drop the bytes, or refuse."""
@@ -205,11 +219,20 @@ class Faults:
 
 
 class HalfWritten:
-    """A file that holds the beginning and refuses the rest."""
+    """A file on a disk that fills up: of the write that fails, half is there."""
 
-    def __init__(self, file: IO[bytes], fault: Faults) -> None:
-        self.file, self.write = file, fault
-        file.write(b"ha")
+    def __init__(self, file: IO[Any], fault: Faults) -> None:
+        self.file, self.fault = file, fault
+
+    def write(self, data: bytes) -> int:
+        """Write all, or the first half and fail."""
+        half = self.file.write(data[: len(data) // 2])
+        self.fault()
+        return half + self.file.write(data[half:])
+
+    def __getattr__(self, name: str) -> object:
+        """Be the file in all else."""
+        return getattr(self.file, name)
 
     def __enter__(self) -> HalfWritten:
         """Enter as the file does."""
@@ -224,11 +247,14 @@ WRITE_POINTS = ("open", "write", "fsync", "replace", "fsync folder")
 """Where a durable write touches the disk, in order."""
 
 
-def break_disk(monkeypatch: pytest.MonkeyPatch, point: str, number: int = errno.ENOSPC) -> Faults:
-    """Let one of the calls of a durable write fail from now on, with every call of its kind after it."""
+def break_disk(monkeypatch: pytest.MonkeyPatch, point: str, number: int = errno.ENOSPC, *, writes: int = 0) -> Faults:
+    """Let one of the calls of a durable write fail from now on, with every call of its kind after it.
+
+    writes: how many pass before, where the point is `write`.
+    """
     if point == "write":
-        fault, real = Faults(open, 1, number), open
-        monkeypatch.setattr("builtins.open", lambda path, _: HalfWritten(real(path, "wb"), fault))
+        fault, real = Faults(lambda: None, writes + 1, number), open
+        monkeypatch.setattr("builtins.open", lambda path, mode: HalfWritten(real(path, mode), fault))
         return fault
     target = {"open": (builtins, "open"), "replace": (os, "replace")}.get(point, (os, "fsync"))
     fault = Faults(getattr(*target), 2 if point == "fsync folder" else 1, number)

@@ -6,6 +6,8 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,8 +18,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 from peermerge.protocol.errors import ConfigError, PeerError, Refusal, TransportError
 from peermerge.protocol.grpc_status import CODES, TRAILER
 from peermerge.protocol.grpc_transport import GrpcTransport
-from peermerge.protocol.limits import MAX_STREAMS_PER_PEER
+from peermerge.protocol.limits import CHUNK_BYTES, MAX_STREAMS_PER_PEER
 from peermerge.protocol.rpc import Stub
+from tests.protocol.certificates import self_signed
 from tests.protocol.transport_worlds import RaisingHandler, ScriptedHandler, collect
 
 HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]
@@ -247,6 +250,36 @@ async def test_our_own_pulls_wait_for_a_free_place_and_hellos_do_not() -> None:
         waiting = asyncio.create_task(collect(client.pull(server.address, b"", timeout_s=10, stall_s=10)))
         await streams[0].aclose()
         assert await waiting == [b"one"]
+
+
+async def test_a_pair_with_certificates_talks(tmp_path: Path) -> None:
+    mine, theirs = (self_signed(tmp_path, name) for name in ("mine", "theirs"))
+    trusting = [replace(own, roots=mine.roots + theirs.roots) for own in (mine, theirs)]
+    chunks = (bytes(CHUNK_BYTES), b"end")
+    async with serving(ScriptedHandler(chunks), tls=trusting[0]) as server, serving(tls=trusting[1]) as client:
+        assert await client.hello(server.address, b"tls", timeout_s=10) == b"hello tls"
+        assert await collect(client.pull(server.address, b"", timeout_s=10, stall_s=10)) == list(chunks)
+
+
+async def test_who_has_no_certificate_or_a_strange_one_is_refused_on_either_side(tmp_path: Path) -> None:
+    mine, strange = (self_signed(tmp_path, name) for name in ("mine", "strange"))
+    handler = ScriptedHandler()
+    async with serving(handler, tls=mine) as server, serving() as plain:
+        for own in (None, strange, replace(strange, roots=mine.roots), replace(mine, roots=strange.roots)):
+            async with serving(tls=own) as client:
+                with pytest.raises(TransportError) as raised:
+                    await client.hello(server.address, b"", timeout_s=10)
+                assert raised.value.refusal is Refusal.TRANSPORT
+        async with serving(tls=mine) as client:
+            with pytest.raises(TransportError):
+                await client.hello(plain.address, b"", timeout_s=10)
+            assert await client.hello(server.address, b"", timeout_s=10) == b"hello "
+
+
+def test_a_private_key_is_not_printed(tmp_path: Path) -> None:
+    own = self_signed(tmp_path, "own")
+    assert "PRIVATE" in own.key.decode()
+    assert "PRIVATE" not in repr(own)
 
 
 async def test_closing_twice_or_before_serving_does_no_harm() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from contextlib import suppress
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peermerge.protocol import wire_pb2 as wire
+from peermerge.protocol.blob import MemoryBlob
+from peermerge.protocol.entropy import Buffer
 from peermerge.protocol.errors import EnvelopeError, FrameError, PeerError, Refusal
 from peermerge.protocol.limits import CHUNK_BYTES, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
 from peermerge.protocol.messages import (
@@ -186,15 +189,39 @@ def test_a_signature_has_its_length_or_is_absent() -> None:
     assert caught.value.refusal == Refusal.BAD_SIGNATURE
 
 
-@given(st.binary(min_size=1, max_size=50), st.integers(0, 3 * CHUNK_BYTES), st.integers(0, 3 * CHUNK_BYTES))
-def test_a_stream_carries_envelope_and_frame_from_any_offset(envelope: bytes, size: int, offset: int) -> None:
-    frame, offset = bytes(size), min(offset, size)
-    messages = list(pull_messages(envelope, frame, offset))
+@given(
+    st.binary(min_size=1, max_size=50) | st.just(bytes(MAX_HEADER_BYTES)),
+    st.integers(0, 3 * CHUNK_BYTES),
+    st.integers(0, 3 * CHUNK_BYTES),
+    st.integers(CHUNK_BYTES // 8, CHUNK_BYTES),
+)
+def test_a_stream_carries_envelope_and_frame_from_any_offset(
+    envelope: bytes, size: int, offset: int, chunk: int
+) -> None:
+    frame, offset = random.Random(size).randbytes(size), min(offset, size)
+    messages = list(pull_messages(envelope, frame, offset, chunk))
     assert max(map(len, messages)) <= MAX_MESSAGE_BYTES
     parts = [(tag, bytes(payload)) for message in messages for tag, payload in pull_parts(message)]
     assert parts[0] == (TAG_ENVELOPE, envelope)
     assert {tag for tag, _ in parts[1:]} == {TAG_CHUNK}
+    assert max(len(payload) for _, payload in parts[1:]) <= chunk
     assert b"".join(payload for _, payload in parts[1:]) == frame[offset:]
+
+
+def test_a_stream_reads_of_its_frame_what_is_asked_for() -> None:
+    reads: list[tuple[int, int]] = []
+
+    class Watched(MemoryBlob):
+        def read(self, offset: int, size: int) -> Buffer:
+            reads.append((offset, size))
+            return super().read(offset, size)
+
+    stream = pull_messages(b"envelope", Watched(bytes(100)), 10, 30)
+    assert reads == []
+    for count in (1, 2, 3):
+        next(stream)
+        assert reads == [(10, 30), (40, 30), (70, 30)][:count]
+    assert list(stream) == []
 
 
 @pytest.mark.parametrize("data", [b"E", b"E\x05\x00\x00\x00ab", b"X\x00\x00\x00\x00", b"C\xff\xff\xff\xff"])

@@ -1,0 +1,170 @@
+"""What a node answers to a Pull: entries of its log, read from where they lie, from any offset of a frame."""
+
+import tracemalloc
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from peermerge.node.budget import Budget
+from peermerge.node.config import RoundConfig
+from peermerge.node.gather import Gather, Identity
+from peermerge.node.log import PublishedLog
+from peermerge.node.membership import StaticMembership
+from peermerge.node.peers import Peers
+from peermerge.node.replicas import Replicas
+from peermerge.node.service import PeerService
+from peermerge.node.storage import DiskStorage, MemoryStorage
+from peermerge.protocol.clock import VirtualClock, run_virtual
+from peermerge.protocol.delta import Delta
+from peermerge.protocol.errors import EnvelopeError, PeerError, TransportError
+from peermerge.protocol.manifest import manifest_of
+from peermerge.protocol.messages import Member, Point, PullRequest
+from peermerge.protocol.parts import TAG_ENVELOPE, pull_parts
+
+from .worlds import BASE, MANIFEST, RecordingStorage, all_bytes, header, publish, publisher
+
+ASKED = PullRequest(network="net", run="run", name="bob", incarnation=1, have=Point())
+
+
+def service(log: PublishedLog, bytes_s: float = 0) -> PeerService:
+    me = Identity("net", "run", "alice", 1, BASE, MANIFEST)
+    members = StaticMembership(Member("alice", "alice"), [])
+    return PeerService(me, log, members, Peers(), lambda _: Point(), Budget(VirtualClock(), bytes_s))
+
+
+def filled(versions: int) -> tuple[PublishedLog, RecordingStorage]:
+    storage = RecordingStorage()
+    log = publisher(storage, retention=8)
+    publish(log, np.random.default_rng(0), versions)
+    return log, storage
+
+
+def answered(log: PublishedLog, request: PullRequest) -> tuple[list[bytes], list[bytes]]:
+    """Return the envelopes of a Pull and what follows each."""
+
+    async def program() -> tuple[list[bytes], list[bytes]]:
+        envelopes: list[bytes] = []
+        frames: list[bytes] = []
+        async for message in service(log).pull(request.encode()):
+            for tag, payload in pull_parts(message):
+                if tag == TAG_ENVELOPE:
+                    envelopes.append(bytes(payload))
+                    frames.append(b"")
+                else:
+                    frames[-1] += payload
+        return envelopes, frames
+
+    return run_virtual(program())
+
+
+def test_a_pull_is_answered_with_the_entries_of_the_plan() -> None:
+    log, _ = filled(3)
+    entries = [log.read(name) for name in log.plan(Point())]
+    envelopes, frames = answered(log, ASKED)
+    assert envelopes == [entry.envelope for entry in entries]
+    assert frames == [all_bytes(entry.frame) for entry in entries]
+    assert answered(log, replace(ASKED, have=log.point)) == ([], [])
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_a_frame_goes_on_where_it_broke_off_and_the_others_are_sent_whole(which: int) -> None:
+    log, _ = filled(3)
+    entries = [log.read(name) for name in log.plan(Point())]
+    frames = [all_bytes(entry.frame) for entry in entries]
+    size = len(frames[which])
+    for offset in (0, 1, size - 1, size):
+        asked = replace(ASKED, partial=entries[which].header.frame_sha256, offset=offset)
+        rest = [*frames[:which], frames[which][offset:], *frames[which + 1 :]]
+        assert answered(log, asked) == ([entry.envelope for entry in entries], rest)
+    for partial, offset in ((bytes(32), 1), (entries[which].header.frame_sha256, size + 1), (b"", 7)):
+        assert answered(log, replace(ASKED, partial=partial, offset=offset))[1] == frames
+
+
+def test_what_the_log_no_longer_has_or_can_read_is_a_failed_transfer() -> None:
+    log, storage = filled(2)
+    first, second = log.plan(Point())
+    data = storage.read(first) or b""
+    for damaged in (None, data[:-1], b""):
+        storage.remove(first) if damaged is None else storage.write(first, damaged)
+        with pytest.raises(TransportError, match="ask again"):
+            answered(log, ASKED)
+        storage.write(first, data)
+    assert len(answered(log, ASKED)[0]) == 2
+    assert storage.names("log") == [first, second]
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_an_entry_that_is_compacted_away_while_it_is_sent_still_goes_out_whole(kind: str, tmp_path: Path) -> None:
+    storage = MemoryStorage() if kind == "memory" else DiskStorage(tmp_path)
+    log = publisher(storage, retention=1, manifest=manifest_of([("weight", (200, 100), "float32", False)]))
+    publish(log, np.random.default_rng(0))
+    name = log.plan(Point())[0]
+    whole = all_bytes(log.read(name).frame)
+
+    async def program() -> list[bytes]:
+        chunks: list[bytes] = []
+        async for message in service(log, 1.0).pull(ASKED.encode()):
+            chunks += [bytes(payload) for tag, payload in pull_parts(message) if tag != TAG_ENVELOPE]
+            if log.version == 1:
+                publish(log, np.random.default_rng(1), 3)
+                assert name not in storage.names("log")
+        return chunks
+
+    chunks = run_virtual(program())
+    assert len(chunks) > 3
+    assert b"".join(chunks) == whole
+
+
+class Direct:
+    """A transport to a service in this process, without anything in between."""
+
+    def __init__(self, service: PeerService) -> None:
+        self._service = service
+
+    def pull(self, address: str, request: bytes, *, timeout_s: float, stall_s: float) -> AsyncIterator[bytes]:
+        return self._service.pull(request)
+
+
+def test_serving_and_following_take_the_memory_of_a_few_segments_whatever_the_frames_size(tmp_path: Path) -> None:
+    manifest = manifest_of([("weight", (1 << 23,), "float32", False)])
+    mine, theirs = DiskStorage(tmp_path / "alice"), DiskStorage(tmp_path / "bob")
+    log = publisher(mine, manifest=manifest)
+    levels = np.random.default_rng(0).integers(1, 1 << 16, manifest.length, dtype=np.int32)
+    log.append(Delta(np.full(1, -20, np.int8), np.arange(manifest.length), levels), header())
+    replicas = Replicas(manifest, log.state.floors, BASE, tmp_path / "replicas")
+
+    async def program() -> int:
+        me = Identity("net", "run", "bob", 1, BASE, manifest)
+        line, settings, held = Direct(service(log)), RoundConfig(), replicas.point
+        gather = Gather(me, line, VirtualClock(), Peers(), settings, held, replicas.apply, theirs.scratch)  # type: ignore[arg-type]
+        tracemalloc.start()
+        assert await gather.pull("alice", "alice", -1)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    peak = run_virtual(program())
+    assert len(log.read(log.plan(Point())[0])) > 16 << 20
+    # What a replica is prepared against before its file is there is zeros, which take no memory.
+    assert peak - 4 * manifest.length < 12 << 20
+    held = replicas.get("alice")
+    assert held is not None
+    assert held.state.digest == log.state.digest
+    for storage in (mine, theirs):
+        storage.close()
+
+
+def test_strangers_and_nonsense_are_refused() -> None:
+    log, _ = filled(1)
+    for request in (replace(ASKED, network="other"), replace(ASKED, run="other")):
+        with pytest.raises(EnvelopeError, match="NETWORK_MISMATCH"):
+            answered(log, request)
+
+    async def program() -> None:
+        with pytest.raises(PeerError, match="BAD_HEADER"):
+            await anext(aiter(service(log).pull(b"\xff")))
+
+    run_virtual(program())

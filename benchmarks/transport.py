@@ -345,6 +345,8 @@ class Pair:
 
 def make_certificate(folder: Path) -> None:
     """Let openssl write a certificate for this machine's loopback address and its key."""
+    if shutil.which("openssl") is None:
+        raise SystemExit("the command openssl is needed here, for a certificate: install it")
     subject = ["-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1"]
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
     files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "chain.pem")]

@@ -85,6 +85,8 @@ class PublishConfig(Section):
     """Rank entries over the whole model, or within each tensor."""
     approximate: bool = False
     """Take the threshold from a sample: faster, the number of entries is right within 5 %."""
+    effort: Literal["normal", "high"] = "normal"
+    """How hard the coder tries: "high" takes some times longer and saves up to a few per cent of the bytes."""
     sparsifier: Literal["magnitude", "random"] = "magnitude"
     """Which entries go first: the largest changes, or any."""
 

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..protocol.blob import Blob, sha256, written
-from ..protocol.codec import Frame, Source, write
+from ..protocol.codec import Effort, Frame, Source, write
 from ..protocol.errors import DataDirError, DegradedError, PeerError
 from ..protocol.messages import Envelope, Header, Point
 from .log_entry import Entry
@@ -70,8 +70,9 @@ class PublishedLog:
         sign: Signer = unsigned,
         *,
         threads: int = 1,
+        effort: Effort = "normal",
     ) -> None:
-        # threads: for the segments of a frame.
+        # threads: for the segments of a frame; effort: of the coder.
         self.state = state
         self.dropped: list[str] = []
         """Files that did not verify when the log was opened."""
@@ -81,6 +82,7 @@ class PublishedLog:
         self._retention = retention
         self._sign = sign
         self._threads = threads
+        self._effort = effort
         self._newest: Header | None = None
         self._index = self._start(1)
         self._open()
@@ -214,8 +216,15 @@ class PublishedLog:
 
     def _code(self, draft: Draft, source: Source, header: Header) -> Blob:
         """Write a frame into an empty draft."""
-        start, version = header.from_version, header.version
-        write(draft.file, source, self.state.manifest, from_version=start, to_version=version, threads=self._threads)
+        write(
+            draft.file,
+            source,
+            self.state.manifest,
+            from_version=header.from_version,
+            to_version=header.version,
+            effort=self._effort,
+            threads=self._threads,
+        )
         return written(draft.file)
 
     def _seal(self, draft: Draft, frame: Blob, header: Header, index: Index, state: int) -> Entry:

@@ -139,6 +139,7 @@ class Participant:
             self.params.base_digest,
             config.log.retention,
             threads=threads,
+            effort=config.publish.effort,
         )
         self.replicas = Replicas(self.manifest, grid, self.params.base_digest, folder, pool, threads=threads)
         self.ledger = Ledger(epoch=self.log.epoch)

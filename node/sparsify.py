@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ..protocol.codec import Frame, encode
+from ..protocol.codec import Effort, Frame, encode
 from ..protocol.delta import Delta
 from ..protocol.errors import DivergedError
 from ..protocol.manifest import Manifest
@@ -119,7 +120,8 @@ def _target(publish: PublishConfig) -> Target | None:
     """Return what a budget in bits or in error asks for: of each tensor, or of all of them together."""
     of_bits, of_error = (each_bits, each_error) if publish.selection == "tensor" else (share_bits, share_error)
     if (bits := publish.bits) is not None:
-        return Target(bits, bits / CODED, of_bits, lambda one: bool(one.bits[-1] > bits + SPARE_BITS), _bits)
+        measure = partial(_bits, publish.effort)
+        return Target(bits, bits / CODED, of_bits, lambda one: bool(one.bits[-1] > bits + SPARE_BITS), measure)
     if (left := publish.relative_error) is not None:
         return Target(left, left, of_error, lambda one: bool(one.error[-1] < left / SPARE_ERROR), _error)
     return None
@@ -181,9 +183,11 @@ def _on_target(update: Update, groups: list[Group], pick: Pick, target: Target) 
     return pieces
 
 
-def _bits(update: Update, groups: list[Group], pieces: Pieces) -> float:
+def _bits(effort: Effort, update: Update, groups: list[Group], pieces: Pieces) -> float:
     """Return the bits per parameter that these pieces take in a frame, its header and tables left out."""
-    frame = Frame.open(encode(delta_of(update, pieces), update.manifest, from_version=0, to_version=1), update.manifest)
+    delta = delta_of(update, pieces)
+    coded = encode(delta, update.manifest, from_version=0, to_version=1, effort=effort)
+    frame = Frame.open(coded, update.manifest)
     return 8 * frame.header.body_length / sum(group.size for group in groups)
 
 

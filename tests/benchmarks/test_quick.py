@@ -55,6 +55,21 @@ def test_quick_idle_daemons_stay_small(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_quick_transfers_grow_neither_side_by_more_than_a_few_messages(tmp_path: Path) -> None:
+    written = figures("transport", tmp_path)
+    assert float(written["rss_growth_mb"]) < 32
+    assert {"plain_cpu_over_tcp", "tls_cpu_over_tls"} < written.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_quick_billion_stays_in_bounded_memory(tmp_path: Path) -> None:
+    written = figures("billion", tmp_path)
+    assert max(float(written["publisher_anon_gb"]), float(written["follower_anon_gb"])) < 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_quick_accuracy_writes_flat_figures(tmp_path: Path) -> None:
     assert figures("accuracy", tmp_path)
 

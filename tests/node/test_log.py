@@ -508,3 +508,14 @@ def test_damaged_entries_never_verify() -> None:
     for damaged in flips(whole, rng(), 200):
         with pytest.raises(PeerError):
             Entry.open(MemoryBlob(damaged)).verify()
+
+
+def test_more_effort_gives_frames_that_are_no_larger_and_lead_to_the_same_state() -> None:
+    plain = publisher()
+    thorough = PublishedLog(MemoryStorage(), fresh_state(), "alice", BASE, 4, effort="high")
+    publish(plain, rng(3), 3)
+    publish(thorough, rng(3), 3)
+    assert equal(plain.state, thorough.state)
+    names = plain.plan(Point())
+    assert names == thorough.plan(Point())
+    assert all(len(thorough.read(name).frame) <= len(plain.read(name).frame) for name in names)

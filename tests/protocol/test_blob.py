@@ -25,7 +25,12 @@ def blobs(data: bytes, folder: Path) -> list[Blob]:
     path = folder / "blob"
     path.write_bytes(b"before" + data + b"behind")
     whole = FileBlob(os.open(path, os.O_RDONLY), 6, len(data))
-    return [blob_of(data), MemoryBlob(memoryview(bytearray(data))), whole, Beginning(MemoryBlob(data + b"behind"), len(data))]
+    return [
+        blob_of(data),
+        MemoryBlob(memoryview(bytearray(data))),
+        whole,
+        Beginning(MemoryBlob(data + b"behind"), len(data)),
+    ]
 
 
 def test_every_kind_reads_the_same_anywhere_and_nothing_beyond_its_end(tmp_path: Path) -> None:

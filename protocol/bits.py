@@ -19,7 +19,7 @@ ESCAPE: Final = 255
 """A byte of a gap plane that adds 255 to the quotient and passes on to the next byte."""
 
 
-BLOCK_BYTES: Final = 1 << 14
+BLOCK_BYTES: Final = 1 << 13
 """Bits are looked for in so many bytes at a time."""
 
 

@@ -82,7 +82,7 @@ class PublishedLog:
         self._retention = retention
         self._sign = sign
         self._threads = threads
-        self._effort = effort
+        self._effort: Effort = effort
         self._newest: Header | None = None
         self._index = self._start(1)
         self._open()

@@ -34,6 +34,8 @@ ENOUGH_ENTRIES = 1 << 15
 """Segments grow until they hold so many entries on average: of fewer, an entropy stage's tables weigh too much."""
 
 
+GROUP = 8
+"""Segments that a thread takes at a time, at most."""
 Result = TypeVar("Result")
 
 
@@ -143,7 +145,7 @@ def write(
         start, stop = number << log2, min(manifest.length, (number + 1) << log2)
         return segments.encode(*source.part(start, stop), stop - start, effort)
 
-    for number, segment in zip(used, ordered(coded, used, threads), strict=True):
+    for number, segment in zip(used, ordered(coded, used, threads, GROUP), strict=True):
         table[number] = segment.record()
         for plane in segment.body():
             file.write(plane)
@@ -190,9 +192,9 @@ class Frame:
 
     def parts(self, threads: int = 1) -> Iterator[Part]:
         """Yield the entries, segment by segment, every rule of the format checked. Raises FrameError."""
-        return self.map(lambda part: part, threads)
+        return self.map(lambda part: part, threads, most=1)
 
-    def map(self, function: Callable[[Part], Result], threads: int = 1) -> Iterator[Result]:
+    def map(self, function: Callable[[Part], Result], threads: int = 1, *, most: int = GROUP) -> Iterator[Result]:
         """Yield what a function gives for each part, in order; parts are decoded and given to it on several threads."""
         planes = segments.plane_sizes(self._table)
         lengths = planes.sum(axis=1)
@@ -207,7 +209,7 @@ class Frame:
             places, levels = segments.decode(segment, size)
             return function(Part(start, size, places, levels, runs(self.manifest, start, size, places)))
 
-        return ordered(decoded, used.tolist(), threads)
+        return ordered(decoded, used.tolist(), threads, most)
 
     def add_to(self, levels: npt.NDArray[np.int32], threads: int = 1) -> None:
         """Add the entries to an accumulator of the same grid, (N,). Raises FrameError; what came before stays added."""

@@ -68,7 +68,7 @@ def _quotients(plane: Plane) -> Iterator[Integers]:
         if len(ends):
             escapes = np.diff(ends, prepend=-1) - 1
             escapes[0] += pending
-            yield part[ends] + escapes * ESCAPE
+            yield escapes * ESCAPE + part[ends]
             pending = 0
         pending += len(part) - 1 - (int(ends[-1]) if len(ends) else -1)
     if pending:

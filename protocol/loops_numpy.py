@@ -66,9 +66,11 @@ def _quotients(plane: Plane) -> Iterator[Integers]:
         part = plane[block]
         ends = np.flatnonzero(part != ESCAPE)
         if len(ends):
-            escapes = np.diff(ends, prepend=-1) - 1
-            escapes[0] += pending
-            yield escapes * ESCAPE + part[ends]
+            quotients: Integers = (np.diff(ends, prepend=-1) - 1).astype(np.int64)
+            quotients[0] += pending
+            quotients *= ESCAPE
+            quotients += part[ends]
+            yield quotients
             pending = 0
         pending += len(part) - 1 - (int(ends[-1]) if len(ends) else -1)
     if pending:

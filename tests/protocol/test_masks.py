@@ -14,7 +14,7 @@ from .frames import densities, generators
 
 
 def places(rng: np.random.Generator, domain: int, density: float) -> Places:
-    return (np.flatnonzero(rng.random(domain) < density).astype(np.int64)).astype(np.int32)
+    return np.flatnonzero(rng.random(domain) < density).astype(np.int32)
 
 
 def fits(mask: Mask, domain: int) -> bool:

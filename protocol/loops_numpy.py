@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -130,16 +131,20 @@ def sums_fit(state: Levels, places: Places, levels: Levels, older: int, newer: i
 def add(state: Levels, places: Places, levels: Levels, newer: int) -> bool:
     """Add levels, shifted by `newer` bits, to a state; False, with some of them added, if a sum is 2^30 or more."""
     for block in _blocks(len(places)):
-        sums = _sums(state, places[block], levels[block], 0, newer)
+        at = places[block].astype(np.intp)
+        sums = _sums(state, at, levels[block], 0, newer)
         if sums is None:
             return False
-        state[places[block]] = sums
+        state[at] = sums
     return True
 
 
-def _sums(state: Levels, places: Places, levels: Levels, older: int, newer: int) -> Integers | None:
-    sums = state[places].astype(np.int64) << older
-    sums += levels.astype(np.int64) << newer
+def _sums(
+    state: Levels, places: npt.NDArray[np.signedinteger], levels: Levels, older: int, newer: int
+) -> npt.NDArray[np.signedinteger] | None:
+    kind: Any = np.int64 if older or newer else np.int32  # two levels below 2^30 do not overflow
+    sums = state[places].astype(kind, copy=False) << older
+    sums += levels.astype(kind, copy=False) << newer
     return sums if max(int(sums.max()), -int(sums.min())) <= MAX_LEVEL else None
 
 

@@ -97,7 +97,15 @@ class Gather:
                 if isinstance(error, FrameError | EnvelopeError | DegradedError):
                     self._spools.drop(peer)  # more of it would not mend it
                 self._peers[peer].fail(error)
-                return False
+            except OSError as error:
+                self._spools.drop(peer)
+                self._peers[peer].fail(DegradedError(f"a frame of {peer} could not be read back: {error}"))
+            return False
+
+    @property
+    def hurried(self) -> bool:
+        """Whether nothing is to be waited for any longer."""
+        return self._enough.is_set()
 
     def hurry(self) -> None:
         """Let no round wait any longer: each goes on with what has arrived."""

@@ -151,7 +151,11 @@ class Replicas:
             state.levels = self._map(peer)
         elif self._pool is not None and not fresh:
             state = state.copy()  # others may hold it too
-        state.apply(change, threads=self._threads)
+        try:
+            state.apply(change, threads=self._threads)
+        except BaseException:
+            self.forget(peer)  # a part may be written: it is pulled again as a snapshot
+            raise
         if self._pool is not None:
             self._pool[header.chain] = state
         return state

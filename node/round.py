@@ -131,6 +131,8 @@ async def gather(node: Participant, planned: Plan, view: View, offers: Mapping[s
     near = {peer: view.address(peer) or "" for peer in offers if peer not in strangers}
     await node.gather.gather(near, planned.round)
     for peer in strangers:
+        if node.gather.hurried:
+            return
         await node.gather.pull(peer, view.address(peer) or "", planned.round, snapshot=True)
         await node.clock.work(partial(absorb, node, planned, {peer: offers[peer]}))
 

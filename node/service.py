@@ -116,10 +116,12 @@ class PeerService:
         record.served = (self._log.epoch, self._log.version)
 
     def _messages(self, asked: PullRequest) -> Iterator[bytes]:
-        for name in self._log.plan(asked.have, snapshot=asked.snapshot):
+        for number, name in enumerate(self._log.plan(asked.have, snapshot=asked.snapshot)):
             try:
                 entry = self._log.read(name)
-                resumed = asked.partial == entry.header.frame_sha256 and asked.offset <= len(entry.frame)
+                # A frame before it would make the asker drop what it holds of it.
+                known = not number and asked.partial == entry.header.frame_sha256
+                resumed = known and asked.offset <= len(entry.frame)
                 offset = asked.offset if resumed else 0
                 yield from pull_messages(entry.envelope, entry.frame, offset, self._budget.portion)
             except DataDirError as error:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -151,8 +151,18 @@ def _largest(update: Update, group: Group, pick: Pick, density: float) -> Choice
 
 def _at_point(update: Update, group: Group, pick: Pick, point: Point) -> Choice:
     """Choose as many of the largest entries, on the grid, as was found best."""
-    index = update.vector.indexes(group.runs, pick(update.vector, group.runs, max(1, round(point.count))))
+    index = update.vector.indexes(group.runs, pick(update.vector, group.runs, round(point.count)))
     return Choice(index, update.vector.take(index), point.grid)
+
+
+def _at_points(update: Update, groups: list[Group], pick: Pick, points: list[Point]) -> dict[int, Piece]:
+    """Take every group's point; the group of most entries sends one where all would send none."""
+    most = max(range(len(points)), key=lambda number: points[number].count, default=0)
+    if points and round(points[most].count) < 1:
+        points = [replace(p, count=float(number == most)) for number, p in enumerate(points)]
+    sending = [(group, point) for group, point in zip(groups, points, strict=True) if round(point.count) > 0]
+    choices = (_at_point(update, group, pick, point) for group, point in sending)
+    return quantised(update, [group for group, _ in sending], choices)
 
 
 def _on_target(update: Update, groups: list[Group], pick: Pick, target: Target) -> dict[int, Piece]:
@@ -164,7 +174,7 @@ def _on_target(update: Update, groups: list[Group], pick: Pick, target: Target) 
         for histogram, group in zip(histograms, groups, strict=True)
     ]
     aim = target.aim
-    pieces: dict[int, Piece] = {}
+    nearest: tuple[float, dict[int, Piece]] = math.inf, {}
     before: list[Point] = []
     for attempt in range(ATTEMPTS):
         if attempt == FREE:
@@ -174,13 +184,14 @@ def _on_target(update: Update, groups: list[Group], pick: Pick, target: Target) 
         if points == before:
             break
         before = points
-        choices = (_at_point(update, group, pick, point) for group, point in zip(groups, points, strict=True))
-        pieces = quantised(update, groups, choices)
+        pieces = _at_points(update, groups, pick, points)
         spent = target.measure(update, groups, pieces)
-        if not spent or abs(spent / target.budget - 1) <= TOLERANCE:
+        missed = abs(spent / target.budget - 1)
+        nearest = min(nearest, (missed, pieces), key=lambda one: one[0])
+        if not spent or missed <= TOLERANCE:
             break
         aim *= target.budget / spent
-    return pieces
+    return nearest[1]
 
 
 def _bits(effort: Effort, update: Update, groups: list[Group], pieces: Pieces) -> float:

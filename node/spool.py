@@ -52,7 +52,10 @@ class Spool:
         """Return the whole frame; raises EnvelopeError if it is not the one announced."""
         if self._digest.digest() != self.header.frame_sha256:
             raise EnvelopeError(Refusal.DIGEST_MISMATCH, "frame")
-        return written(self._file)
+        try:
+            return written(self._file)
+        except OSError as error:
+            raise DegradedError(f"a frame of {self.header.sender} cannot be read back: {error}") from error
 
     def close(self) -> None:
         """Let go of the bytes."""

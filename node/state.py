@@ -213,7 +213,7 @@ def hash_part(
     start: int,
     places: Places,
     levels: npt.NDArray[np.int32],
-    runs: tuple[Run, ...],
+    split: tuple[Run, ...],
     exponents: npt.NDArray[np.int8],
 ) -> int:
     """Return sum of value * key(place), values in units of 2^-126; states are hashed by it modulo 2^61 - 1.
@@ -221,7 +221,7 @@ def hash_part(
     Linear, so a state's hash follows from its frames in O(entries), whatever grid they came on.
     """
     total = 0
-    for run in runs:
+    for run in split:
         low, high = loops.hash_sums(start, places[run.begin : run.end], levels[run.begin : run.end])
         total += ((high << 32) + low) * pow(2, int(exponents[run.tensor]) - MIN_EXPONENT, PRIME)
     return total % PRIME

@@ -32,10 +32,9 @@ __all__ = ["Effort", "Frame", "Header", "Part", "Run", "Source", "encode", "runs
 
 ENOUGH_ENTRIES = 1 << 15
 """Segments grow until they hold so many entries on average: of fewer, an entropy stage's tables weigh too much."""
+GROUP, FEW = 8, 2
+"""Segments that a thread takes at a time, at most; of coded ones, which wait in memory for their turn, fewer."""
 
-
-GROUP = 8
-"""Segments that a thread takes at a time, at most."""
 Result = TypeVar("Result")
 
 
@@ -145,7 +144,7 @@ def write(
         start, stop = number << log2, min(manifest.length, (number + 1) << log2)
         return segments.encode(*source.part(start, stop), stop - start, effort)
 
-    for number, segment in zip(used, ordered(coded, used, threads, GROUP), strict=True):
+    for number, segment in zip(used, ordered(coded, used, threads, FEW), strict=True):
         table[number] = segment.record()
         for plane in segment.body():
             file.write(plane)
@@ -212,7 +211,7 @@ class Frame:
         return ordered(decoded, used.tolist(), threads, most)
 
     def add_to(self, levels: npt.NDArray[np.int32], threads: int = 1) -> None:
-        """Add the entries to an accumulator of the same grid, (N,). Raises FrameError; what came before stays added."""
+        """Add the entries to an accumulator of the same grid, (N,). Raises FrameError; then some stay added."""
 
         def add(part: Part) -> bool:
             return loops.add(levels[part.start : part.start + part.size], part.places, part.levels, 0)

@@ -79,7 +79,7 @@ def hash_sums(start: int, places: Places, levels: Levels) -> tuple[int, int]:
 def pack_places(places: Places, domain: int) -> Plane:
     """See `loops_numpy`."""
     plane = np.zeros(plane_bytes(domain), np.uint8)
-    _kernel.set_bits(_ours(places), plane, domain)
+    _need(_kernel.set_bits(_ours(places), plane, domain))
     return plane
 
 
@@ -87,7 +87,9 @@ def pack_gaps(places: Places, shift: int) -> tuple[Plane, Plane]:
     """See `loops_numpy`."""
     room = len(places) + (int(places[-1]) >> shift) // ESCAPE + 1
     quotients, low = np.empty(room, np.uint8), np.zeros(plane_bytes(shift * len(places)), np.uint8)
-    return quotients[: _kernel.gap_bytes(_ours(places), shift, quotients, low)], low
+    length = _kernel.gap_bytes(_ours(places), shift, quotients, low)
+    _need(length >= 0)
+    return quotients[:length], low
 
 
 def split_signs(values: Levels) -> tuple[Levels, Plane]:
@@ -107,10 +109,15 @@ def above(levels: Levels, least: int) -> tuple[Places, Levels]:
 def pack_digits(levels: Levels, base: int, width: int, exceptions: int) -> tuple[Plane, npt.NDArray[np.uint32]]:
     """See `loops_numpy`."""
     plane, excess = np.zeros(plane_bytes(len(levels) * width), np.uint8), np.empty(exceptions, np.uint32)
-    _kernel.pack_digits(_ours(levels), base, width, plane, excess)
+    _need(_kernel.pack_digits(_ours(levels), base, width, plane, excess) == exceptions)
     return plane, excess
 
 
 def _ours(numbers: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     """Return the array as the kernel reads it; what the codec passes already is so."""
     return np.ascontiguousarray(numbers, np.int32)
+
+
+def _need(done: bool) -> None:
+    if not done:
+        raise ValueError("places must ascend below their domain, and levels be at least their base")

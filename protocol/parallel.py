@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from itertools import cycle
 from typing import TypeVar
@@ -15,20 +16,20 @@ Result = TypeVar("Result")
 
 
 def ordered(function: Callable[[Item], Result], items: Sequence[Item], threads: int, most: int = 1) -> Iterator[Result]:
-    """Yield function(item) for each item in order; at most two groups a thread are held back.
+    """Yield function(item) for each item in order; at most one group more than threads are held back.
 
     Handing work over costs as much as a small item: a thread takes several items at a time, `most` at most.
     """
-    group = max(1, min(most, len(items) // (2 * threads)))
     if threads <= 1 or len(items) <= 1:
         yield from map(function, items)
         return
+    group = max(1, min(most, len(items) // (2 * threads)))
     pool = _pool(threads)
     waiting: deque[Future[list[Result]]] = deque()
     try:
         for start in range(0, len(items), group):
             waiting.append(pool.submit(_all, function, items[start : start + group]))
-            if len(waiting) > 2 * threads:
+            if len(waiting) > threads:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
@@ -48,5 +49,11 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     They wake each other whenever the interpreter's lock changes hands, and Linux likes to run a thread where it was
     woken: without this, two threads share one core for most of a frame and take as long as one.
     """
-    cores = cycle(sorted(os.sched_getaffinity(0)))
-    return ThreadPoolExecutor(threads, "codec", lambda: os.sched_setaffinity(0, {next(cores)}))
+    cores = sorted(os.sched_getaffinity(0))
+    next_core = cycle(cores[os.getpid() % len(cores) :] + cores[: os.getpid() % len(cores)])
+
+    def settle() -> None:
+        with suppress(OSError):  # a sandbox may forbid it, and cores may come and go
+            os.sched_setaffinity(0, {next(next_core)})
+
+    return ThreadPoolExecutor(threads, "codec", settle)

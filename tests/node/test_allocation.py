@@ -8,7 +8,7 @@ from peermerge.node.config import PublishConfig
 from peermerge.node.rate import Curve, Histogram, Point, grids
 from peermerge.node.sparsify import compress
 from peermerge.node.vectors import Floats, HostVector
-from peermerge.protocol.codec import encode
+from peermerge.protocol.codec import Frame, encode
 from peermerge.protocol.limits import MIN_EXPONENT
 from peermerge.protocol.manifest import Manifest, manifest_of
 
@@ -91,3 +91,16 @@ def update() -> tuple[Manifest, Floats]:
     for scale, (_, place) in zip(SCALES, manifest.slices(), strict=True):
         x[place] = scale * rng.standard_t(4, place.stop - place.start)
     return manifest, x
+
+
+@pytest.mark.parametrize("bits", [0.003, 0.01])
+def test_a_small_budget_is_not_spent_on_an_entry_for_each_of_many_tensors(bits: float) -> None:
+    manifest = manifest_of([(f"t{i}", (64, 64), "float32", False) for i in range(300)])
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal(manifest.length).astype(np.float32)
+    x[: 1 << 12] *= 100
+    floors = np.full(len(manifest.tensors), MIN_EXPONENT, np.int8)
+    result = compress(x, manifest, floors, PublishConfig(bits=bits), rng)
+    frame = Frame.open(encode(result.delta, manifest, from_version=0, to_version=1), manifest)
+    assert 8 * frame.header.body_length / manifest.parameters == pytest.approx(bits, rel=0.03)
+    assert np.searchsorted(result.delta.index, 1 << 12) > 0.9 * len(result.delta)

@@ -10,6 +10,8 @@ import pytest
 
 from peermerge.node.replicas import Replicas
 from peermerge.node.state import State
+from peermerge.protocol.blob import MemoryBlob
+from peermerge.protocol.entropy import Buffer
 from peermerge.protocol.errors import EnvelopeError, FrameError, Refusal
 from peermerge.protocol.manifest import manifest_of
 from peermerge.protocol.messages import Header, Point
@@ -298,3 +300,44 @@ def test_a_model_without_entries_has_replicas_too(tmp_path: Path) -> None:
         assert held is not None
         assert held.point == log.point
         replicas.flush()
+
+
+class FailsLater(MemoryBlob):
+    """A frame that can be read so many times, and then no more."""
+
+    def __init__(self, data: bytes, reads: int) -> None:
+        super().__init__(data)
+        self.reads = reads
+
+    def read(self, offset: int, size: int) -> Buffer:
+        self.reads -= 1
+        if self.reads < 0:
+            raise OSError(errno.EIO, "gone")
+        return super().read(offset, size)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_replica_that_is_only_partly_written_is_not_believed_any_more(mapped: bool, tmp_path: Path) -> None:
+    log, first = publisher(), publisher()
+    publish(first, rng())
+    publish(log, rng())
+    publish(log, rng(1))
+    entry = log.read(log.plan(first.point)[0])
+    data = bytes(entry.frame.read(0, len(entry.frame)))
+    forgotten = 0
+    for reads in range(100):  # fail at every read in turn, until all go well
+        replicas = follower(tmp_path if mapped else None)
+        replicas.forget("alice")
+        pull(first, replicas)
+        try:
+            replicas.apply("alice", entry.header, FailsLater(data, reads))
+        except OSError:
+            after = replicas.get("alice")
+            forgotten += after is None
+            assert after is None or equal(after.state, first.state)
+        else:
+            break
+    assert forgotten > 0
+    held = replicas.get("alice")
+    assert held is not None
+    assert equal(held.state, log.state)

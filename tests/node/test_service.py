@@ -70,14 +70,14 @@ def test_a_pull_is_answered_with_the_entries_of_the_plan() -> None:
 
 
 @pytest.mark.parametrize("which", [0, 2])
-def test_a_frame_goes_on_where_it_broke_off_and_the_others_are_sent_whole(which: int) -> None:
+def test_the_first_frame_goes_on_where_it_broke_off_and_the_others_are_sent_whole(which: int) -> None:
     log, _ = filled(3)
     entries = [log.read(name) for name in log.plan(Point())]
     frames = [all_bytes(entry.frame) for entry in entries]
     size = len(frames[which])
     for offset in (0, 1, size - 1, size):
         asked = replace(ASKED, partial=entries[which].header.frame_sha256, offset=offset)
-        rest = [*frames[:which], frames[which][offset:], *frames[which + 1 :]]
+        rest = [frames[0][0 if which else offset :], *frames[1:]]
         assert answered(log, asked) == ([entry.envelope for entry in entries], rest)
     for partial, offset in ((bytes(32), 1), (entries[which].header.frame_sha256, size + 1), (b"", 7)):
         assert answered(log, replace(ASKED, partial=partial, offset=offset))[1] == frames

@@ -173,3 +173,14 @@ def test_refusals_have_the_names_of_the_protocol() -> None:
     with pytest.raises(FrameError) as caught:
         loops_compiled.bitmap(np.zeros(1, np.uint8), 8, 1, None)
     assert caught.value.refusal is Refusal.BAD_INDEX
+
+
+def test_an_encoder_that_is_given_nonsense_says_so() -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: loops_compiled.pack_places(np.array([5, 300], np.int32), 16),
+        lambda: loops_compiled.pack_gaps(np.array([5, 3, 9], np.int32), 0),
+        lambda: loops_compiled.pack_digits(np.array([99], np.int32), 1, 4, 0),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="ascend"):
+            call()

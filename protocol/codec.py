@@ -32,7 +32,7 @@ __all__ = ["Effort", "Frame", "Header", "Part", "Run", "Source", "encode", "runs
 
 ENOUGH_ENTRIES = 1 << 15
 """Segments grow until they hold so many entries on average: of fewer, an entropy stage's tables weigh too much."""
-GROUP, FEW = 8, 2
+GROUP, FEW = 8, 4
 """Segments that a thread takes at a time, at most; of coded ones, which wait in memory for their turn, fewer."""
 
 Result = TypeVar("Result")

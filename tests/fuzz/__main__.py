@@ -24,6 +24,8 @@ from time import monotonic
 from .inputs import check
 from .mutation import BLOCK, Report
 
+LONGEST_S = 7200
+"""An engine that takes longer hangs."""
 START_S = 3
 """So long a process takes to begin."""
 ROOT = Path(__file__).parents[2]
@@ -79,7 +81,12 @@ def engine(name: str, *options: str, **environment: str) -> subprocess.Completed
     """Run an engine to its end and return what it wrote."""
     command = [sys.executable, "-m", f"{__package__}.{name}", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    try:
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST_S
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"{name} did not end within {LONGEST_S} s")
 
 
 def mutation(given: argparse.Namespace, part: int, kernel: str) -> Report:

@@ -37,6 +37,8 @@ BytesDamage: TypeAlias = Callable[[bytes, Draft, Random], bytes]
 
 LIMIT = 1 << 30
 """Levels stay below this."""
+MOST_CONTINUED = 1 << 20
+"""So many excesses are made at most."""
 INTERESTING: tuple[int, ...] = (
     0,
     1,
@@ -243,7 +245,7 @@ def exceed(draft: Draft, donor: Draft, rng: Random) -> None:
     """Bring levels close to 2^30, or above: all digits are continued, by an excess near the limit."""
     segment = pick(draft, rng)
     record = segment.record
-    left = record[COUNTS + min(5, record[PLANES])]
+    left = min(MOST_CONTINUED, record[COUNTS + min(5, record[PLANES])])  # an earlier mutation may claim 2^32 of them
     record[WIDTH] = rng.choice((4, 8))
     record[EXCEPTIONS] = left
     digits = bytearray(b"\xff" * -(-left * record[WIDTH] // 8))

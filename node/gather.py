@@ -197,6 +197,6 @@ class Gather:
         if header.manifest != self._me.manifest.digest:
             raise EnvelopeError(Refusal.MANIFEST_MISMATCH, peer)
         manifest = self._me.manifest
-        if header.frame_bytes > max_frame_bytes(manifest.length, len(manifest.tensors)):
+        if header.frame_bytes > max_frame_bytes(manifest.parameters, len(manifest.tensors)):
             raise EnvelopeError(Refusal.OVERSIZE, f"a frame of {header.frame_bytes} bytes")
         return header

@@ -204,9 +204,7 @@ def taken(frame: Frame) -> npt.NDArray[np.uint8]:
 
 
 def _mark(bits: npt.NDArray[np.uint8], part: Part) -> None:
-    here = np.zeros(part.size, np.bool_)
-    here[part.places] = True
-    bits[part.start // 8 : (part.start + part.size) // 8] = np.packbits(here, bitorder="little")
+    bits[part.start // 8 : (part.start + part.size) // 8] = loops.pack_places(part.places, part.size)
 
 
 def hash_part(

@@ -121,9 +121,12 @@ def write(
     receiver would accept, ConfigError for an impossible segment length.
     """
     source.check(manifest)
-    log2 = best_log2(source, manifest) if log2_segment is None else log2_segment
-    if not MIN_LOG2_SEGMENT <= log2 <= MAX_LOG2_SEGMENT:
-        raise ConfigError(f"log2_segment = {log2}: choose from {MIN_LOG2_SEGMENT} to {MAX_LOG2_SEGMENT}")
+    if log2_segment is None:
+        log2, counts = best_segments(source, manifest)
+    elif MIN_LOG2_SEGMENT <= log2_segment <= MAX_LOG2_SEGMENT:
+        log2, counts = log2_segment, source.counts(manifest, log2_segment)
+    else:
+        raise ConfigError(f"log2_segment = {log2_segment}: choose from {MIN_LOG2_SEGMENT} to {MAX_LOG2_SEGMENT}")
     count = segment_count(manifest.length, log2)
     table: Table = np.zeros(count, dtype=RECORD)
     header = Header(
@@ -138,7 +141,7 @@ def write(
         digest=manifest.digest,
     )
     file.seek(header.body_start)
-    used = np.flatnonzero(source.counts(manifest, log2)).tolist()
+    used = np.flatnonzero(counts).tolist()
 
     def coded(number: int) -> Segment:
         start, stop = number << log2, min(manifest.length, (number + 1) << log2)
@@ -154,17 +157,17 @@ def write(
     file.write(header.pack(source.exponents.astype(np.int8).tobytes(), table.tobytes()))
 
 
-def best_log2(source: Source, manifest: Manifest) -> int:
-    """Return the length of segments, as a power of two: long where entries are few, but never of too many."""
+def best_segments(source: Source, manifest: Manifest) -> tuple[int, Integers]:
+    """Return the length of segments, as a power of two, and their entries: long where these are few, never too many."""
     counts = source.counts(manifest, LOG2_SEGMENT)
     total = int(counts.sum())
     log2 = LOG2_SEGMENT
     while log2 < MAX_LOG2_SEGMENT and len(counts) > 1 and total < ENOUGH_ENTRIES * len(counts):
-        counts = np.add.reduceat(counts, np.arange(0, len(counts), 2))
-        if counts.max() > MAX_SEGMENT_ENTRIES:
+        joined = np.add.reduceat(counts, np.arange(0, len(counts), 2))
+        if joined.max() > MAX_SEGMENT_ENTRIES:
             break
-        log2 += 1
-    return log2
+        log2, counts = log2 + 1, joined
+    return log2, counts
 
 
 class Frame:
@@ -184,10 +187,6 @@ class Frame:
         """Check all that needs no plane. Raises FrameError."""
         blob = blob_of(frame)
         return cls(blob, manifest, *parse(blob, manifest))
-
-    def __len__(self) -> int:
-        """Number of entries."""
-        return self.header.entries
 
     def parts(self, threads: int = 1) -> Iterator[Part]:
         """Yield the entries, segment by segment, every rule of the format checked. Raises FrameError."""

@@ -74,7 +74,7 @@ def take(frame: bytes, manifest: Manifest) -> Outcome:
         return Outcome(names[0], tables=True, seconds=seconds)
     delta = whole(opened, parts)
     check_parts(parts, manifest)
-    if len(delta) != len(opened) or not np.array_equal(levels, dense(delta, manifest)):
+    if len(delta) != opened.header.entries or not np.array_equal(levels, dense(delta, manifest)):
         raise Broken("parts, add_to and the header's number of entries differ")
     content = digest(delta.exponents, delta.index, delta.levels)
     return Outcome(ACCEPTED, tables=True, content=content, seconds=seconds)

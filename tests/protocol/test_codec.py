@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from peermerge.protocol import loops
 from peermerge.protocol.blob import FileBlob
-from peermerge.protocol.codec import Frame, best_log2, encode, write
+from peermerge.protocol.codec import Frame, best_segments, encode, write
 from peermerge.protocol.delta import Delta
 from peermerge.protocol.errors import ConfigError, FrameError, Refusal
 from peermerge.protocol.limits import MAX_LEVEL, max_frame_bytes
@@ -233,14 +233,14 @@ def test_segments_are_longer_where_entries_are_few(entries: int, log2: int) -> N
     manifest = manifest_with((1 << 12, 1 << 12))
     index = np.sort(np.random.default_rng(0).choice(1 << 24, entries, replace=False))
     delta = Delta(np.zeros(1, np.int8), index, np.ones(entries, np.int32))
-    assert best_log2(delta, manifest) == log2
+    assert best_segments(delta, manifest)[0] == log2
 
 
 def test_segments_stay_short_where_entries_crowd() -> None:
     manifest = manifest_with((1 << 12, 1 << 15))
     index = np.arange(1 << 21, (1 << 21) + (3 << 19), dtype=np.int64)
     delta = Delta(np.zeros(1, np.int8), index, np.ones(len(index), np.int32))
-    assert best_log2(delta, manifest) == 20
+    assert best_segments(delta, manifest)[0] == 20
     assert same(decode(encode(delta, manifest, from_version=0, to_version=1), manifest), delta)
 
 

@@ -17,7 +17,7 @@ import os
 import platform
 import random
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -50,6 +50,7 @@ UNUSED = ("pooler.", "embeddings.position_ids")
 """Tensors of the file that mean pooling does not use."""
 
 Parameters = dict[str, Tensor]
+Watch = Callable[[str, Tensor], None] | None
 
 
 class Tokens(Protocol):
@@ -136,24 +137,43 @@ def load(words: int) -> tuple[Parameters, Tokenizer]:
 
 def sentences(p: Parameters, tokenizer: Tokenizer, texts: list[str]) -> Tensor:
     """Return one vector of length 1 per text, (texts, 384): the mean over its tokens of what the encoder gives."""
+    ids, present = tokenized(tokenizer, texts)
+    return pooled(encode(p, ids, present), present)
+
+
+def tokenized(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the tokens and where there is one, both (texts, tokens)."""
     tokens = tokenizer.encode_batch(texts)
-    ids = torch.tensor([t.ids for t in tokens])
-    present = torch.tensor([t.attention_mask for t in tokens], dtype=torch.bool)
-    return normalize((encode(p, ids, present) * present[:, :, None]).sum(1), dim=1)
+    return torch.tensor([t.ids for t in tokens]), torch.tensor([t.attention_mask for t in tokens], dtype=torch.bool)
+
+
+def pooled(states: Tensor, present: Tensor) -> Tensor:
+    """Return the mean over each text's tokens in length 1, (texts, 384)."""
+    return normalize((states * present[:, :, None]).sum(1), dim=1)
 
 
 def encode(p: Parameters, ids: Tensor, present: Tensor) -> Tensor:
     """Return the states of the last layer, (texts, tokens, 384): BERT (Devlin et al. 2018) without dropout."""
+    return through(p, embed(p, ids), present, range(LAYERS))
+
+
+def embed(p: Parameters, ids: Tensor) -> Tensor:
+    """Return what the first layer gets, (texts, tokens, 384)."""
     words, places, kinds = (p[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type"))
-    x = _norm(p, "embeddings.LayerNorm", embedding(ids, words) + places[: ids.shape[1]] + kinds[0])
-    for number in range(LAYERS):
+    return _norm(p, "embeddings.LayerNorm", embedding(ids, words) + places[: ids.shape[1]] + kinds[0])
+
+
+def through(p: Parameters, x: Tensor, present: Tensor, layers: Iterable[int], watch: Watch = None) -> Tensor:
+    """Return the states after these layers, (texts, tokens, 384); `watch` is shown what each matrix multiplies."""
+    for number in layers:
         layer = f"encoder.layer.{number}"
-        heads = (_linear(p, f"{layer}.attention.self.{name}", x) for name in ("query", "key", "value"))
+        heads = (_linear(p, f"{layer}.attention.self.{name}", x, watch) for name in ("query", "key", "value"))
         query, key, value = (h.unflatten(2, (HEADS, -1)).transpose(1, 2) for h in heads)
         seen = scaled_dot_product_attention(query, key, value, present[:, None, None, :]).transpose(1, 2).flatten(2)
-        x = _norm(p, f"{layer}.attention.output.LayerNorm", x + _linear(p, f"{layer}.attention.output.dense", seen))
-        wide = gelu(_linear(p, f"{layer}.intermediate.dense", x))
-        x = _norm(p, f"{layer}.output.LayerNorm", x + _linear(p, f"{layer}.output.dense", wide))
+        seen = _linear(p, f"{layer}.attention.output.dense", seen, watch)
+        x = _norm(p, f"{layer}.attention.output.LayerNorm", x + seen)
+        wide = gelu(_linear(p, f"{layer}.intermediate.dense", x, watch))
+        x = _norm(p, f"{layer}.output.LayerNorm", x + _linear(p, f"{layer}.output.dense", wide, watch))
     return x
 
 
@@ -166,7 +186,9 @@ def functions() -> Iterator[tuple[str, str]]:
                 yield f"{node.name}({ast.unparse(node.args)})", text.partition("\n\n")[0]
 
 
-def _linear(p: Parameters, name: str, x: Tensor) -> Tensor:
+def _linear(p: Parameters, name: str, x: Tensor, watch: Watch) -> Tensor:
+    if watch is not None:
+        watch(f"{name}.weight", x)
     return linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
 
 

@@ -21,7 +21,8 @@ from pydantic import BaseModel
 from peermerge.node import exit_codes, metrics
 from peermerge.node.cli import app
 from peermerge.node.config import NodeConfig, Play
-from peermerge.node.merging import METHODS
+from peermerge.node.merging import METHODS, STEPS, MergeMethod
+from peermerge.node.merging.aliases import ALIASES
 from peermerge.node.simulation import summary
 from peermerge.node.tasks import TASKS
 from peermerge.node.template import choices_of, docstrings_of, toml
@@ -115,8 +116,35 @@ def _meaning(field: Any, texts: dict[str, str], key: str) -> str:
 
 
 def methods() -> str:
-    """Return the merge methods with their parameters."""
-    return table(("method", "parameters and defaults", "what it does"), _registered(METHODS))
+    """Return the merge methods with their parameters and what they see."""
+    rows = ((*row, _sees(kind)) for row, kind in zip(_registered(METHODS), METHODS.values(), strict=True))
+    return table(("method", "parameters and defaults", "what it does", "needs, and sees at a time"), rows)
+
+
+def _sees(kind: type[MergeMethod]) -> str:
+    """Say what a method needs, how much of the model one call sees, and whether it merges sparse inputs sparse."""
+    method = kind()
+    seen = "one tensor" if method.scope == "tensor" else "the whole model"
+    needs = [need.replace("_", " ") for need in sorted(method.needs)]
+    return ", ".join([*needs, seen, *(["sparse"] if method.sparse else [])])
+
+
+def steps() -> str:
+    """Return the steps after a method with their parameters."""
+    return table(("step", "parameters and defaults", "what it does"), _registered(STEPS))
+
+
+def aliases() -> str:
+    """Return what other libraries call our methods."""
+    rows = (
+        (
+            f"`{name}`",
+            f"`{alias.method}`" + "".join(f", `{key} = {toml(value)}`" for key, value in alias.parameters.items()),
+            ", ".join(f"`{theirs}` is `{ours}`" for theirs, ours in alias.names.items() if theirs != ours),
+        )
+        for name, alias in ALIASES.items()
+    )
+    return table(("theirs", "ours", "their parameters"), rows)
 
 
 def topologies() -> str:
@@ -132,7 +160,7 @@ def _registered(registry: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _parameter(field: Any) -> str:
-    return f"`{field.name}`" if field.default is MISSING else f"`{field.name} = {toml(field.default)}`"
+    return f"`{field.name}`" if field.default in (MISSING, None) else f"`{field.name} = {toml(field.default)}`"
 
 
 def tasks() -> str:
@@ -226,6 +254,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration": configuration,
     "simulation": simulation,
     "methods": methods,
+    "steps": steps,
+    "aliases": aliases,
     "topologies": topologies,
     "tasks": tasks,
     "exit-codes": codes,

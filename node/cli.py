@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..protocol.errors import PeermergeError
-from .commands import config, control, doctor, export, node, plan, simulate, status
+from .commands import config, control, delta, doctor, export, merge, methods, node, plan, simulate, status
 from .commands.output import complain
 from .commands.texts import DESCRIPTIONS, EXAMPLES
 from .exit_codes import ExitCode, exit_code
@@ -38,16 +38,23 @@ def _group(name: str | None) -> typer.Typer:
 app = _group(None)
 nodes = _group("node")
 configs = _group("config")
+deltas = _group("delta")
 
 nodes.command("start", epilog=EXAMPLES["node start"])(node.start)
 nodes.command("init", epilog=EXAMPLES["node init"])(node.init)
 configs.command("check", epilog=EXAMPLES["config check"])(config.check)
+deltas.command("encode", epilog=EXAMPLES["delta encode"])(delta.encode)
+deltas.command("apply", epilog=EXAMPLES["delta apply"])(delta.apply)
+deltas.command("inspect", epilog=EXAMPLES["delta inspect"])(delta.inspect)
 app.add_typer(nodes)
 app.command("status", epilog=EXAMPLES["status"])(status.status)
 app.command("control", epilog=EXAMPLES["control"])(control.control)
 app.command("export", epilog=EXAMPLES["export"])(export.export)
 app.command("simulate", epilog=EXAMPLES["simulate"])(simulate.simulate)
 app.command("plan", epilog=EXAMPLES["plan"])(plan.plan)
+app.command("merge", epilog=EXAMPLES["merge"])(merge.merge)
+app.command("methods", epilog=EXAMPLES["methods"])(methods.methods)
+app.add_typer(deltas)
 app.add_typer(configs)
 app.command("doctor", epilog=EXAMPLES["doctor"])(doctor.doctor)
 

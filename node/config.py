@@ -104,17 +104,29 @@ class MergeConfig(Section):
     """How neighbours' states become a correction."""
 
     method: str = "weighted-mean"
-    """weighted-mean, task-arithmetic, ties, dare-linear or dare-ties."""
+    """One of those that `peermerge methods` lists."""
     parameters: dict[str, Any] = {}
     """The method's own, such as density or scale."""
+    after: list[dict[str, Any]] = []
+    """Steps after the method, in order: tables with `step` (`peermerge methods` lists them too) and its parameters."""
     reference: Literal["own", "base"] = "own"
     """Merge relative to oneself (rounds) or to the base (one-shot and final merges)."""
+    weights: Literal["mixing", "loss", "steps", "samples"] = "mixing"
+    """Weigh contributors as the topology says or, relative to the base, by what each reports of its training."""
     gamma: Literal["measured"] | Share = "measured"
     """Step of the correction; a number is an expert's choice."""
     statistics: Literal["merge", "reestimate", "local"] = "merge"
     """Normalisation buffers: merged like weights, merged and re-estimated on local data, or kept."""
     optimizer: Literal["keep", "reset"] = "keep"
     """Local optimizer state after a merge."""
+
+    @model_validator(mode="after")
+    def _weights_of_edges_are_agreed(self) -> Self:
+        if self.weights != "mixing" and self.reference == "own":
+            raise ValueError(
+                f"weights = '{self.weights}' needs reference = 'base': in rounds both ends of an edge agree"
+            )
+        return self
 
 
 class RoundConfig(Section):
@@ -259,7 +271,7 @@ class SimulationConfig(RunConfig):
     simulation: Play = Play()
 
 
-C = TypeVar("C", bound=RunConfig)
+C = TypeVar("C", bound=Section)
 
 
 def load(model: type[C], path: Path | None, overrides: Mapping[str, Any]) -> C:

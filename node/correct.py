@@ -9,16 +9,17 @@ tensor's working set is needed. Normalisation buffers and 1-D tensors always tak
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .merging import MergeMethod, Reference
+from .merging import MergeMethod, Piece, Reference, Site
 from .merging.average import WeightedMean
 from .state import State
+from .statistics import Measured
 
 DENSE_STEP = 0.7
 """In dense graphs many compressed corrections add up at once: they are damped by this."""
@@ -38,6 +39,8 @@ class Contribution:
     fresh: float = 1.0
     """Step for entries that either side's newest frame brought, and for tensors sent in full."""
     seed: int = 0
+    statistics: Mapping[str, Measured] = field(default_factory=dict)
+    """What the neighbour measured, by kind."""
 
 
 def measured_gamma(omega: float, *, dense: bool) -> float:
@@ -73,24 +76,28 @@ def wire_float(value: float) -> float:
 
 
 def corrections(
-    method: MergeMethod, own: State, others: Sequence[Contribution], reference: Reference, device: torch.device
+    method: MergeMethod, own: Contribution, others: Sequence[Contribution], reference: Reference, base: Tensor
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield for every tensor its number and the correction to add to it, flat.
+    """Yield for every tensor its number and the correction to add to our own state, flat, on the device of `base`.
 
-    Own keeps the weight that `others` leave. Contributors are taken in the order of names. Relative to oneself
-    every difference is scaled by the steps of its edge; relative to the base the caller scales the result.
+    Own keeps the weight that `others` leave, whatever weight it comes with. Contributors are taken in the order of
+    names: relative to the base own among them, so that nodes which merge the same states by the same weights merge the
+    same bits; relative to oneself own first. There every difference is scaled by the steps of its edge; relative to
+    the base the caller scales the result. base: the weights that states are relative to, in the flat index space.
     """
-    ordered = sorted(others, key=lambda c: c.peer)
-    if not ordered:
+    if not others:
         return
-    mean = WeightedMean()
-    seeds = [c.seed for c in ordered]
+    ordered = sorted(others, key=lambda c: c.peer)
+    mean, specs = WeightedMean(), own.state.manifest.tensors
     if method.scope == "global":
-        yield from _whole(method, own, ordered, reference, device, seeds)
-    for t, spec in enumerate(own.manifest.tensors):
-        if spec.full or method.scope == "tensor":
-            rule = mean if spec.full else method
-            yield t, _merge(rule, own, ordered, reference if rule is method else "own", device, [t], seeds)
+        whole = [t for t, spec in enumerate(specs) if not spec.full]
+        merged = _merge(method, own, ordered, reference, base, whole)
+        yield from zip(whole, torch.split(merged, [specs[t].size for t in whole]), strict=True)
+    for t, spec in enumerate(specs):
+        if spec.full:
+            yield t, _merge(mean, own, ordered, "own", base, [t])
+        elif method.scope == "tensor":
+            yield t, _merge(method, own, ordered, reference, base, [t])
 
 
 def distance(own: State, other: State, device: torch.device) -> float:
@@ -101,39 +108,49 @@ def distance(own: State, other: State, device: torch.device) -> float:
     return float(np.sqrt(total))
 
 
-def _whole(
-    method: MergeMethod,
-    own: State,
-    others: Sequence[Contribution],
-    reference: Reference,
-    device: torch.device,
-    seeds: Sequence[int],
-) -> Iterator[tuple[int, Tensor]]:
-    sparse = [t for t, spec in enumerate(own.manifest.tensors) if not spec.full]
-    merged = _merge(method, own, others, reference, device, sparse, seeds)
-    sizes = [own.manifest.tensors[t].size for t in sparse]
-    yield from zip(sparse, torch.split(merged, sizes), strict=True)
-
-
 def _merge(
     method: MergeMethod,
-    own: State,
+    own: Contribution,
     others: Sequence[Contribution],
     reference: Reference,
-    device: torch.device,
+    base: Tensor,
     tensors: Sequence[int],
-    seeds: Sequence[int],
 ) -> Tensor:
     """Merge the given tensors as one flat vector and return what it adds to our own."""
-    draws = [_seed(s, tensors[0] if tensors else 0) for s in seeds]
-    weights = [c.weight for c in others]
+    device, specs = base.device, own.state.manifest.tensors
+    contributors = [replace(own, weight=1 - sum(c.weight for c in others)), *others]
+    if reference == "base":
+        # As equals count 1 each: rounded, for own's share of 1 is not the very float that others have for it.
+        shares = [replace(c, weight=round(len(contributors) * c.weight, 6)) for c in contributors]
+        contributors = sorted(shares, key=lambda c: c.peer)
+    site = Site(
+        weights=tuple(c.weight for c in contributors),
+        pieces=tuple(Piece(specs[t].name, specs[t].shape) for t in tensors),
+        seeds=tuple(_seed(c.seed, tensors[0] if tensors else 0) for c in contributors),
+        statistics=_measured(method, contributors, tensors, device),
+    )
+    seen = reference == "base" or method.sees_own or "base" in method.needs
+    mine = _flat(own.state, tensors, device) if seen else torch.zeros(())
+    if "base" in method.needs:
+        starts = own.state.manifest.starts
+        there = _cat([base[starts[t] : starts[t] + specs[t].size] for t in tensors])
+        site = replace(site, base=there if reference == "base" else there + mine)
+    if method.sees_own:
+        site = replace(site, own=mine)
     if reference == "own":
-        deltas = [_cat([_stepped(own, c, t, device) for t in tensors]) for c in others]
-        return method.merge(deltas, weights, reference="own", seeds=draws)
-    mine = _cat([own.tensor(t, device) for t in tensors])
-    deltas = [mine, *(_cat([c.state.tensor(t, device) for t in tensors]) for c in others)]
-    merged = method.merge(deltas, [1 - sum(weights), *weights], reference="base", seeds=[_seed(0, 0), *draws])
-    return merged - mine
+        return method.correct([_cat([_stepped(own.state, c, t, device) for t in tensors]) for c in others], site)
+    return method.merge([_flat(c.state, tensors, device) for c in contributors], site) - mine
+
+
+def _measured(
+    method: MergeMethod, contributors: Sequence[Contribution], tensors: Sequence[int], device: torch.device
+) -> dict[str, tuple[Tensor, ...]]:
+    """Return what all contributors measured of one tensor, of the kinds that the method needs."""
+    found = {}
+    for kind in method.needs - {"base"}:
+        if len(tensors) == 1 and all(kind in c.statistics and tensors[0] in c.statistics[kind] for c in contributors):
+            found[kind] = tuple(c.statistics[kind].tensor(tensors[0], device) for c in contributors)
+    return found
 
 
 def _stepped(own: State, other: Contribution, t: int, device: torch.device) -> Tensor:
@@ -146,6 +163,10 @@ def _stepped(own: State, other: Contribution, t: int, device: torch.device) -> T
         index = state.fresh_in(t, device)
         scaled[index] = difference[index] * other.fresh
     return scaled
+
+
+def _flat(state: State, tensors: Sequence[int], device: torch.device) -> Tensor:
+    return _cat([state.tensor(t, device) for t in tensors])
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import BinaryIO
 
 from ..protocol.blob import Blob
 from ..protocol.clock import Clock
-from ..protocol.errors import DegradedError, EnvelopeError, FrameError, PeerError, Refusal, TransportError
+from ..protocol.errors import (
+    DegradedError,
+    EnvelopeError,
+    FrameError,
+    PeerError,
+    PeermergeError,
+    Refusal,
+    TransportError,
+)
 from ..protocol.limits import max_frame_bytes
 from ..protocol.manifest import Manifest
 from ..protocol.messages import Envelope, Header, Point, PullRequest
-from ..protocol.parts import TAG_ENVELOPE, pull_parts
+from ..protocol.parts import TAG_ATTACHMENT, TAG_ENVELOPE, pull_parts
 from ..protocol.transport import Transport
 from .config import RoundConfig
 from .deadline import AdaptiveDeadline
@@ -32,6 +41,13 @@ STALL_S = 5.0
 """A transfer that sends nothing for this long is given up; the next one resumes where it stopped."""
 TRANSFER_S = 600.0
 """A whole transfer may take this long beyond the wait for its version."""
+
+
+Attachments = Mapping[str, Blob | PeermergeError]
+"""What came beside a frame, by kind, or why it is of no use."""
+Attach = Callable[[str, Attachments], None]
+Whole = tuple[Header, Blob, Attachments]
+"""A frame that has arrived, with what is said of it and what came beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +75,10 @@ class Gather:
         held: Callable[[str], Point],
         apply: Callable[[str, Header, Blob], Replica],
         scratch: Callable[[int], BinaryIO],
+        attach: Attach = lambda peer, attachments: None,
+        limits: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
+        # attach: what to do with the newest attachments of a peer; limits: those wanted, with the most bytes of each.
         self._me = me
         self._transport = transport
         self._clock = clock
@@ -68,7 +87,8 @@ class Gather:
         self._held = held
         self._apply = apply
         self._locks: dict[str, asyncio.Lock] = {}
-        self._spools = Spools(scratch, clock.now)
+        self._attach = attach
+        self._spools = Spools(scratch, clock.now, limits)
         self._tasks: set[asyncio.Task[bool]] = set()
         self._enough = asyncio.Event()
         self.deadline = AdaptiveDeadline(rounds.floor_s, rounds.ceiling_s, rounds.deviations)
@@ -159,14 +179,16 @@ class Gather:
         ).encode()
         self._peers[peer].bytes_out += len(request)
         stream = self._transport.pull(address, request, timeout_s=ceiling + TRANSFER_S, stall_s=STALL_S)
-        came = False
+        newest: Attachments | None = None
         async with aclosing(self._frames(peer, stream)) as frames:
-            async for header, frame in frames:
+            async for header, frame, attachments in frames:
                 await self._clock.work(partial(self._apply, peer, header, frame))
-                came = True
-        return came
+                newest = attachments
+        if newest:
+            await self._clock.work(partial(self._attach, peer, newest))
+        return newest is not None
 
-    async def _frames(self, peer: str, stream: AsyncIterator[bytes]) -> AsyncGenerator[tuple[Header, Blob]]:
+    async def _frames(self, peer: str, stream: AsyncIterator[bytes]) -> AsyncGenerator[Whole]:
         """Spool the frames of a Pull stream, checked in the order of the protocol's page; yield each that is whole."""
         record = self._peers[peer]
         spool: Spool | None = None
@@ -179,10 +201,14 @@ class Gather:
                     spool = self._spools.begin(peer, self._checked(peer, bytes(payload)))
                 elif spool is None:
                     raise FrameError(Refusal.BAD_HEADER, "a chunk without an envelope")
+                elif tag == TAG_ATTACHMENT:
+                    if spool.size:
+                        raise FrameError(Refusal.BAD_HEADER, "an attachment inside a frame")
+                    spool.arrivals.add(payload)
                 elif spool.add(payload):
                     spool = None
                     with closing(self._spools.take(peer)) as whole:
-                        yield whole.header, whole.frame()
+                        yield whole.header, whole.frame(), whole.arrivals.result()
         if spool is not None:
             raise TransportError(Refusal.TRUNCATED, f"{spool.size} of {spool.header.frame_bytes} bytes")
 

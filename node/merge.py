@@ -9,24 +9,27 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..protocol.errors import FrameError, Refusal
-from ..protocol.messages import Merged
+from ..protocol.messages import Header, Merged
 from .correct import Contribution, corrections, distance, edge_seed, wire_float
 from .guard import outliers, too_old
 from .membership import View
-from .participant import Participant
+from .merging.metric_weights import weights_by_loss, weights_by_steps
+from .participant import TRAIN_LOSS, Participant
 from .replicas import Replica
 from .schedule import Plan
+from .statistics import Measured
 from .workload import reestimate
 
 
 def merge(node: Participant, planned: Plan, view: View, offers: Mapping[str, float]) -> dict[str, float]:
     """Correct tau by what the neighbours' states say, with every refusal explained; return the weights used."""
-    own, reference = node.log.state, node.config.merge.reference
+    reference = node.config.merge.reference
     near = {peer: weight for peer, weight in offers.items() if not planned.everyone or node.replicas.get(peer)}
     node.merged = _contributions(node, planned, near)
     node.params.collect()
     pushed = 0.0
-    for t, correction in corrections(node.method, own, node.merged, reference, node.device):
+    moves = corrections(node.method, node.contribution, node.merged, reference, node.params.base)
+    for t, correction in moves:
         step = node.progress.gamma if reference == "base" else 1.0
         node.params.tau[node.params.place(t)] += step * correction
         pushed += 0.0 if node.manifest.tensors[t].full else float(correction.double().square().sum())
@@ -67,13 +70,41 @@ def _contributions(node: Participant, planned: Plan, offers: Mapping[str, float]
             replica.state,
             wire_float(min(offers[peer], _offered(node, replica))),
             *_steps(node, planned, replica),
-            edge_seed(node.name, peer, planned.round),
+            # An edge's two ends draw alike; relative to the base everybody draws alike of one contributor.
+            edge_seed(node.name if node.config.merge.reference == "own" else peer, peer, planned.round),
+            {kind: found for kind, found in replica.statistics.items() if isinstance(found, Measured)},
         )
         for peer, replica in fits.items()
         if peer not in far
     ]
+    chosen = _weighed(node, chosen)
     _account(node, distances, far, chosen)
     return chosen
+
+
+def _weighed(node: Participant, chosen: list[Contribution]) -> list[Contribution]:
+    """Weigh the contributions to a merge relative to the base by what all report, own included, where that is asked."""
+    if node.config.merge.weights == "mixing" or not chosen or node.log.header is None:
+        return chosen
+    headers = [node.log.header, *(_header(node, c.peer) for c in chosen)]
+    match node.config.merge.weights:
+        case "loss":
+            # Who reports no loss is taken for the worst of all.
+            losses = [header.metrics.get(TRAIN_LOSS, math.inf) for header in headers]
+            worst = max((loss for loss in losses if math.isfinite(loss)), default=0.0)
+            weights = weights_by_loss([min(loss, worst) for loss in losses])
+        case "steps":
+            weights = weights_by_steps([header.local_steps for header in headers])
+        case "samples":
+            weights = weights_by_steps([header.samples for header in headers])
+    return [replace(c, weight=wire_float(weight)) for c, weight in zip(chosen, weights[1:], strict=True)]
+
+
+def _header(node: Participant, peer: str) -> Header:
+    replica = _replica(node, peer)
+    if replica.header is None:
+        raise FrameError(Refusal.OUT_OF_SEQUENCE, peer)
+    return replica.header
 
 
 def _account(
@@ -108,6 +139,8 @@ def _unfit(node: Participant, planned: Plan, peer: str) -> Refusal | None:
     old = too_old(planned.round, replica.round, synchronous=rounds.mode == "sync", staleness=rounds.staleness)
     if old or not _offered(node, replica):
         return old or Refusal.UNKNOWN_SENDER
+    if lacking := replica.lacks(node.measuring.kinds):
+        return lacking
     # Where misses are paid back, merging the very same states twice would be too much.
     theirs = (replica.point.epoch, replica.point.version)
     again = node.mirrored and node.ledger.settled_with(peer, node.log.epoch, node.log.version, theirs)
@@ -152,11 +185,10 @@ def measure_merged(node: Participant) -> dict[str, float]:
     """
     if not node.merged and not len(node.absorbed_sum):
         return node.workload.evaluate()
-    own = node.log.state
     full = [replace(c, gamma=1.0, fresh=1.0) for c in node.merged]
     kept = node.config.merge.statistics == "reestimate"
     _show(node, {t: 0.0 for t, spec in enumerate(node.manifest.tensors) if not (kept and spec.full)}.items())
-    moves = corrections(node.method, own, full, node.config.merge.reference, node.device)
+    moves = corrections(node.method, node.contribution, full, node.config.merge.reference, node.params.base)
     _show(node, ((t, move) for t, move in moves if not (kept and node.manifest.tensors[t].full)))
     try:
         return node.workload.evaluate()

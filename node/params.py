@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -107,13 +107,18 @@ class Parameters:
         The norm is over the tensors that are not published in full.
         """
         total = 0.0
-        for t, (place, live) in enumerate(self._pairs()):
-            written = (self.base[place] + self.tau[place]).to(live.dtype).float()
-            moved = live.flatten().to(self.device, torch.float32) - written
-            self.tau[place] += moved
+        for t in range(len(self.live)):
+            moved = self.moved(t)
+            self.tau[self.place(t)] += moved
             if not self.manifest.tensors[t].full:
                 total += float(moved.double().square().sum())
         return math.sqrt(total)
+
+    def moved(self, t: int) -> Tensor:
+        """Return what changed in live tensor t since it was last written, flat."""
+        place, live = self.place(t), self.live[t]
+        written = (self.base[place] + self.tau[place]).to(live.dtype).float()
+        return live.flatten().to(self.device, torch.float32) - written
 
     def write(self) -> None:
         """Make the live weights the cast of base + tau."""
@@ -143,9 +148,6 @@ class Parameters:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the live tensors that take part, by name."""
         return dict(zip((s.name for s in self.manifest.tensors), self.live, strict=True))
-
-    def _pairs(self) -> Iterator[tuple[slice, Tensor]]:
-        return ((place, live) for (_, place), live in zip(self.manifest.slices(), self.live, strict=True))
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -15,16 +15,18 @@ import torch
 
 from ..protocol.blob import Blob
 from ..protocol.clock import Clock
-from ..protocol.errors import ConfigError
-from ..protocol.messages import Header, Member, Merged
+from ..protocol.errors import ConfigError, DegradedError, PeerError, PeermergeError, Refusal
+from ..protocol.messages import Attachment, Header, Member, Merged
+from ..protocol.statistics import max_statistics_bytes
 from ..protocol.transport import Transport
 from . import checkpoint as checkpoints
+from .attachments import keep, kept
 from .budget import Budget
 from .checkpoint import Checkpoint
 from .config import NodeConfig
-from .correct import Contribution, corrections
+from .correct import Contribution, corrections, edge_seed
 from .events import Events
-from .gather import Gather, Identity
+from .gather import Attachments, Gather, Identity
 from .guard import Alarm
 from .ledger import Ledger
 from .log import PublishedLog
@@ -38,6 +40,7 @@ from .replicas import Pool, Replica, Replicas
 from .schedule import Plan, Schedule, plan
 from .service import PeerService
 from .state import State, floors
+from .statistics import Measured, Measuring, kinds_of, wire_kind
 from .storage import Storage
 from .topology import graph, is_dense, make_topology, neighbours, partners
 from .workload import Workload
@@ -89,6 +92,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+TRAIN_LOSS = "train_loss"
+"""What headers call the mean loss of the round's training."""
+
+
 class Participant:
     """Everything one node holds. Create it, `recover`, `open`, then run rounds."""
 
@@ -119,7 +126,7 @@ class Participant:
         self.name = config.node.name
         self.pool = pool
         self.topology = make_topology(config.topology.name, config.topology.parameters)
-        self.method = make_method(config.merge.method, config.merge.parameters)
+        self.method = make_method(config.merge.method, config.merge.parameters, config.merge.after)
         self.schedule = Schedule(**config.schedule.model_dump())
         tensors = live_tensors(
             workload.model, config.include, config.exclude, buffers=config.merge.statistics != "local"
@@ -144,6 +151,11 @@ class Participant:
         self.replicas = Replicas(self.manifest, grid, self.params.base_digest, folder, pool, threads=threads)
         self.ledger = Ledger(epoch=self.log.epoch)
         self.peers = Peers()
+        self.measuring = Measuring(kinds_of(self.method), workload, self.params)
+        self.statistics: dict[str, Measured] = {}
+        """What we measured last, as neighbours see it."""
+        self.attachments: tuple[Attachment, ...] = ()
+        """The same, as our next header announces it."""
         self.progress = Progress()
         self.alarms = [
             Alarm("the unpublished residue", config.guard.alarm_rounds),
@@ -182,6 +194,7 @@ class Participant:
             self.peers,
             self.replicas.point,
             Budget(self.clock, self.config.node.bandwidth_bytes_s),
+            lambda header: kept(self.storage, header.attachments),
         )
         self.gather = Gather(
             self.identity,
@@ -192,6 +205,11 @@ class Participant:
             self.replicas.point,
             self.follow,
             self.storage.scratch,
+            self.attach,
+            {
+                wire_kind(kind): max_statistics_bytes(wire_kind(kind), self.manifest)
+                for kind in sorted(self.measuring.kinds)
+            },
         )
         await self.service.announce(self.log.last_round)
         await self.transport.serve(self.service)
@@ -228,7 +246,13 @@ class Participant:
     @property
     def linear(self) -> bool:
         """Whether contributions may be accumulated one by one."""
-        return isinstance(self.method, WeightedMean)
+        return isinstance(self.method, WeightedMean) and self.config.merge.weights == "mixing"
+
+    @property
+    def contribution(self) -> Contribution:
+        """Our own state as a merge takes it; its weight is what the others leave."""
+        seed = edge_seed(self.name, self.name, self.round)
+        return Contribution(self.name, self.log.state, 0.0, seed=seed, statistics=self.statistics)
 
     @property
     def mirrored(self) -> bool:
@@ -251,11 +275,36 @@ class Participant:
             self.progress.unpaid_weight += sum(merged.weight for merged in edges)
         return replica
 
+    def measure(self) -> None:
+        """Measure what the merge needs to know of our tensors, and lay it out for peers. Raises DegradedError."""
+        packed = self.measuring.measure()
+        self.statistics = {kind: Measured.open(data, kind, self.manifest) for kind, data in packed.items()}
+        self.attachments = keep(self.storage, {wire_kind(kind): data for kind, data in packed.items()})
+
+    def attach(self, peer: str, attachments: Attachments) -> None:
+        """Take up what came beside a peer's newest frame; what cannot be used is noted with its reason."""
+        if replica := self.replicas.get(peer):
+            replica.statistics = {
+                kind: self._opened(peer, kind, attachments[wire_kind(kind)]) for kind in self.measuring.kinds
+            }
+
+    def _opened(self, peer: str, kind: str, found: Blob | PeermergeError) -> Measured | Refusal:
+        try:
+            if isinstance(found, PeermergeError):
+                raise found
+            return Measured.open(found, kind, self.manifest)
+        except (PeermergeError, OSError) as error:
+            known = error if isinstance(error, PeermergeError) else DegradedError(f"statistics of {peer}: {error}")
+            self.peers[peer].fail(known)
+            return known.refusal if isinstance(known, PeerError) else Refusal.NO_STATISTICS
+
     def owe(self, own: State, contribution: Contribution) -> None:
         """Add a contribution to what the next correction holds beyond its merge."""
         if not len(self.debt):
             self.debt = torch.zeros(self.manifest.length, device=self.device)
-        for t, correction in corrections(WeightedMean(), own, [contribution], "own", self.device):
+        for t, correction in corrections(
+            WeightedMean(), Contribution(self.name, own, 0.0), [contribution], "own", self.params.base
+        ):
             self.debt[self.params.place(t)] += correction
 
     def _pay(self, theirs: State, owed: Merged) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from ..protocol.manifest import Manifest
 from ..protocol.messages import Header, Point
 from .log import chain_link, chain_start
 from .state import Change, State
+from .statistics import Measured
 
 Pool = MutableMapping[bytes, State]
 Levels = npt.NDArray[np.int32]
@@ -37,6 +38,13 @@ class Replica:
     state: State
     point: Point
     header: Header | None = None
+    statistics: Mapping[str, Measured | Refusal] = field(default_factory=dict)
+    """What came beside the newest frame, by kind, or why it was refused; not kept over a restart."""
+
+    def lacks(self, kinds: Iterable[str]) -> Refusal | None:
+        """Say why statistics of these kinds are missing, if one is."""
+        found = (self.statistics.get(kind, Refusal.NO_STATISTICS) for kind in sorted(kinds))
+        return next((reason for reason in found if isinstance(reason, Refusal)), None)
 
     @property
     def round(self) -> int:

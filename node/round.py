@@ -8,11 +8,12 @@ from functools import partial
 
 from ..protocol.errors import DegradedError, DivergedError, FrameError
 from ..protocol.messages import Header
+from .attachments import sweep
 from .correct import measured_fresh, measured_gamma, wire_float
 from .guard import median_round
 from .membership import View
 from .merge import absorb, measure_merged, merge, repair
-from .participant import Participant
+from .participant import TRAIN_LOSS, Participant
 from .schedule import Plan
 from .sparsify import compress
 from .tasks import TrainReport
@@ -87,12 +88,14 @@ async def publish(
 
 
 def _append(node: Participant, planned: Plan, view: View, offers: Mapping[str, float], report: TrainReport) -> None:
-    """Compress tau - P and append it to the log."""
+    """Compress tau - P and append it to the log, with what was measured beside it."""
+    node.measure()
     node.drift.see(node.params.collect())
     own = node.log.state
     compressed = compress(node.params.beyond(own), node.manifest, own.floors, node.config.publish, node.rng)
     node.omega.see(compressed.omega)
     entry = node.log.append(compressed.delta, _template(node, planned, view, offers, report))
+    sweep(node.storage, entry.header.attachments)
     node.progress.residue = compressed.residue
     node.progress.frame_bytes = len(entry.frame)
     node.alarms[0].see(compressed.residue)
@@ -122,6 +125,8 @@ def _template(node: Participant, planned: Plan, view: View, offers: Mapping[str,
         edges=node.ledger.edges(offers),
         local_steps=report.steps,
         samples=report.samples,
+        metrics={TRAIN_LOSS: round(report.loss, 6)},
+        attachments=node.attachments,
     )
 
 

@@ -6,11 +6,12 @@ A frame is read from the log's file as it goes out: serving one holds a message 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
+from ..protocol.blob import Blob
 from ..protocol.errors import DataDirError, EnvelopeError, Refusal, TransportError
 from ..protocol.limits import MAX_PARKED_PULLS
-from ..protocol.messages import Hello, Member, Point, PullRequest
+from ..protocol.messages import Header, Hello, Member, Point, PullRequest
 from ..protocol.parts import pull_messages
 from .budget import Budget
 from .gather import Identity
@@ -32,13 +33,16 @@ class PeerService:
         peers: Peers,
         held: Callable[[str], Point],
         budget: Budget,
+        attached: Callable[[Header], Mapping[int, Blob]] = lambda header: {},
     ) -> None:
+        # attached: what is kept of the attachments that a header announces, by place in its list.
         self._me = me
         self._log = log
         self._membership = membership
         self._peers = peers
         self._held = held
         self._budget = budget
+        self._attached = attached
         self._published = asyncio.Condition()
         self._parked = 0
         self._round = -1
@@ -116,14 +120,18 @@ class PeerService:
         record.served = (self._log.epoch, self._log.version)
 
     def _messages(self, asked: PullRequest) -> Iterator[bytes]:
-        for number, name in enumerate(self._log.plan(asked.have, snapshot=asked.snapshot)):
+        names = self._log.plan(asked.have, snapshot=asked.snapshot)
+        for number, name in enumerate(names):
             try:
                 entry = self._log.read(name)
                 # A frame before it would make the asker drop what it holds of it.
                 known = not number and asked.partial == entry.header.frame_sha256
                 resumed = known and asked.offset <= len(entry.frame)
                 offset = asked.offset if resumed else 0
-                yield from pull_messages(entry.envelope, entry.frame, offset, self._budget.portion)
+                # Who has some of a frame has what came before it; only the head's attachments are of use.
+                newest = number == len(names) - 1 and not offset
+                attached = self._attached(entry.header) if newest else {}
+                yield from pull_messages(entry.envelope, entry.frame, offset, self._budget.portion, attached)
             except DataDirError as error:
                 raise TransportError(Refusal.TRANSPORT, "my log was compacted meanwhile; ask again") from error
             except OSError as error:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from .tasks import Calibrated, Resumable, Task, TrainReport
 
+MOMENTS = "exp_avg_sq"
+"""What torch's Adam and its kin call their averages of squared gradients."""
+
 
 class Workload(Protocol):
     """The node's view of training."""
@@ -26,6 +29,10 @@ class Workload(Protocol):
 
     def calibration(self) -> Iterable[Tensor]:
         """Yield inputs to re-estimate normalisation statistics on; nothing if there are none."""
+        ...
+
+    def second_moments(self) -> Mapping[str, Tensor]:
+        """Return the optimizer's averages of squared gradients by parameter; nothing if it keeps none."""
         ...
 
     def reset_optimizer(self) -> None:
@@ -60,6 +67,18 @@ class TaskWorkload:
     def calibration(self) -> Iterable[Tensor]:
         """Yield the task's calibration inputs, if it offers any."""
         return self.task.calibration() if isinstance(self.task, Calibrated) else ()
+
+    def second_moments(self) -> Mapping[str, Tensor]:
+        """Find them in the `optimizer` of the task's state: places among the trainable parameters, as torch counts."""
+        state = self.state_dict().get("optimizer", {})
+        entries = {str(place): entry for place, entry in state.get("state", state).items()}
+        trained = ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+        found = {}
+        for place, (name, parameter) in enumerate(trained):
+            entry = entries.get(str(place))
+            if isinstance(entry, Mapping) and entry.get(MOMENTS, parameter.new_empty(0)).shape == parameter.shape:
+                found[name] = entry[MOMENTS]
+        return found
 
     def reset_optimizer(self) -> None:
         """Clear the `optimizer` of the task's state, if it has one."""
@@ -103,6 +122,15 @@ class LoopWorkload:
     def calibration(self) -> Iterable[Tensor]:
         """Call the user's function."""
         return self._calibration() if self._calibration else ()
+
+    def second_moments(self) -> Mapping[str, Tensor]:
+        """Read them from the optimizer."""
+        state = self._optimizer.state if self._optimizer is not None else {}
+        return {
+            name: state[parameter][MOMENTS]
+            for name, parameter in self.model.named_parameters()
+            if MOMENTS in state.get(parameter, ())
+        }
 
     def reset_optimizer(self) -> None:
         """Clear the optimizer's state."""

@@ -50,6 +50,7 @@ class Refusal(IntEnum):
     EQUIVOCATION = 29
     OVERFLOW = 30
     OUT_OF_SEQUENCE = 31
+    NO_STATISTICS = 32
 
 
 SENTENCES: dict[Refusal, str] = {
@@ -84,6 +85,7 @@ SENTENCES: dict[Refusal, str] = {
     Refusal.EQUIVOCATION: "You showed two different states under one version.",
     Refusal.OVERFLOW: "Applying this would overflow the published state.",
     Refusal.OUT_OF_SEQUENCE: "This does not follow what I hold of you.",
+    Refusal.NO_STATISTICS: "What my merge needs to know of your tensors did not come.",
 }
 
 

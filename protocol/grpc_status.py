@@ -50,6 +50,7 @@ CODES: Final[dict[Refusal, grpc.StatusCode]] = {
     Refusal.EQUIVOCATION: grpc.StatusCode.INVALID_ARGUMENT,
     Refusal.OVERFLOW: grpc.StatusCode.INVALID_ARGUMENT,
     Refusal.OUT_OF_SEQUENCE: grpc.StatusCode.FAILED_PRECONDITION,
+    Refusal.NO_STATISTICS: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 PROTOCOL_VERSION: Final = 1
 FRAME_VERSION: Final = 1
+STATISTICS_VERSION: Final = 1
 
 ALIGNMENT: Final = 64
 """Every tensor starts at a multiple of this many entries in the flat index space."""
@@ -36,6 +37,8 @@ MAX_HEADER_BYTES: Final = 1 << 20
 """An envelope's serialized header."""
 MAX_ATTACHMENTS: Final = 16
 MAX_ATTACHMENT_BYTES: Final = 1 << 30
+MAX_STATISTIC: Final = 2.0**60
+"""Nothing that is measured is larger: squares of it are finite in float32."""
 MAX_MEMBERS: Final = 10_000
 MAX_ADDRESS: Final = 256
 NODE_NAME: Final = r"[a-z0-9][a-z0-9-]{0,62}"

@@ -165,7 +165,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """Statistics that follow the frame, by kind, length and digest."""
+    """What travels beside the frame, by kind, length and digest."""
 
     kind: str
     length: int

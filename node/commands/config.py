@@ -85,8 +85,8 @@ def _check_addresses(config: NodeConfig) -> None:
 
 def _check_method(merge: MergeConfig) -> None:
     plain = MergeConfig()
-    if (merge.method, merge.parameters) == (plain.method, plain.parameters):
+    if (merge.method, merge.parameters, merge.after) == (plain.method, plain.parameters, plain.after):
         return  # good as it is; looking the others up loads torch
     from ..merging import make_method
 
-    make_method(merge.method, merge.parameters)
+    make_method(merge.method, merge.parameters, merge.after)

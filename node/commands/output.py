@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.text import Text
 
@@ -17,6 +19,16 @@ def complain(message: str) -> None:
 def plain(text: str, keep: str = "") -> str:
     """Return text from another machine without control characters, which could repaint the terminal."""
     return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def listed(what: str, names: Sequence[str], most: int = 5) -> str:
+    """Write what some names stand for, the first of them, and how many more there are.
+
+    >>> listed("left out", ["a", "b", "c"], most=2)
+    'left out: a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{what}: {', '.join(names[:most])}{more}"
 
 
 def size(count: float) -> str:

@@ -17,6 +17,7 @@ DESCRIPTIONS: dict[str, str] = {
     "4 peer or network, 5 the run failed, 130 interrupted.",
     "node": "Run a node on this machine, or write its configuration file.",
     "config": "Work with configuration files.",
+    "delta": "Turn a base and a fine-tune into a small file, and back.",
 }
 
 EXAMPLES: dict[str, str] = {
@@ -49,6 +50,23 @@ EXAMPLES: dict[str, str] = {
         "peermerge export peermerge-data -o mean.safetensors --mean",
     ),
     "simulate": examples("peermerge simulate simulation.toml"),
+    "merge": examples(
+        "peermerge merge --base base --method ties --set density=0.2 math code chat -o merged",
+        "peermerge merge --base base --weights 1,0.5 math.pmd code.pmd -o merged --shard-size 5GB",
+        "peermerge merge a.safetensors b.safetensors -o mean.safetensors",
+        "peermerge merge recipe.toml -o merged",
+    ),
+    "methods": examples("peermerge methods", "peermerge methods ties", "peermerge methods --json | jq -r '.[].name'"),
+    "delta": examples(
+        "peermerge delta encode --base base math -o math.pmd",
+        "peermerge delta apply --base base math.pmd -o math-again",
+    ),
+    "delta encode": examples(
+        "peermerge delta encode --base base math -o math.pmd",
+        "peermerge delta encode --base base math -o math.pmd --density 0.05",
+    ),
+    "delta apply": examples("peermerge delta apply --base base math.pmd -o math-again"),
+    "delta inspect": examples("peermerge delta inspect math.pmd", "peermerge delta inspect x.pmd --json | jq .budget"),
     "plan": examples(
         "peermerge plan node.toml",
         "peermerge plan node.toml --nodes 64 --set publish.density=0.01",

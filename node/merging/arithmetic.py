@@ -4,36 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from .average import weighted_sum
-from .method import MergeMethod, Reference, check_finite
+from .average import divisor, weighted_sum
+from .method import MergeMethod, Site, check_finite
 
 
 @dataclass(frozen=True, slots=True)
 class TaskArithmetic(MergeMethod):
-    """Task arithmetic (Ilharco et al., arXiv 2212.04089): scale * sum_i d_i.
+    """Task arithmetic (Ilharco et al., arXiv 2212.04089): scale * sum_i w_i d_i.
 
-    To the base, equal weights count 1 each: contributor i of n has the coefficient scale * n * w_i. The paper
-    searches scale on a validation set (0.3 is usual for several tasks); 1 / n is the weighted mean.
-    Relative to oneself the coefficients are scale * w_j: a weighted mean that steps less or further.
+    The paper searches scale on a validation set (0.3 is usual for several tasks); 1 / n is the mean. A negative
+    weight unlearns; `normalize` divides by the sum of weights. Relative to oneself: a weighted mean that steps less or
+    further.
     """
 
     scale: float = 1.0
+    normalize: bool = False
+
+    sparse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse a scale that is no number."""
         check_finite("scale", self.scale)
 
-    def merge(
-        self, deltas: Sequence[Tensor], weights: Sequence[float], *, reference: Reference, seeds: Sequence[int]
-    ) -> Tensor:
+    def merge(self, deltas: Sequence[Tensor], site: Site) -> Tensor:
         """Return the scaled sum."""
-        return weighted_sum(deltas, coefficients(weights, self.scale, reference))
+        by = divisor(site.weights) if self.normalize else 1.0
+        return weighted_sum(deltas, site.weights, by).mul_(self.scale)
 
-
-def coefficients(weights: Sequence[float], scale: float, reference: Reference) -> list[float]:
-    """Return what every delta of a scaled sum is multiplied by."""
-    factor = scale * len(weights) if reference == "base" else scale
-    return [factor * weight for weight in weights]
+    def correct(self, deltas: Sequence[Tensor], site: Site) -> Tensor:
+        """Return the scaled sum by mixing weights; a scale above 1 steps beyond the mean."""
+        return weighted_sum(deltas, [self.scale * weight for weight in site.weights[1:]])

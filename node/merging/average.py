@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .method import MergeMethod, Reference
+from .blocks import in_blocks
+from .method import MergeMethod, Site
+
+SMALLEST = 1e-8
+"""Weights whose sum is closer to zero are not divided by it."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedMean(MergeMethod):
-    """sum_i w_i d_i: gossip averaging (CHOCO, arXiv 1902.00340) of neighbours, a model soup (arXiv 2203.05482) of all.
+    """sum_i w_i d_i / sum_i w_i: a model soup (arXiv 2203.05482), or gossip averaging of neighbours (arXiv 1902.00340).
 
-    With symmetric weights it keeps the network's mean.
+    With symmetric weights gossip keeps the network's mean. Weights may be negative; where they cancel out, and with
+    `normalize = false`, they are not divided by.
     """
 
-    def merge(
-        self, deltas: Sequence[Tensor], weights: Sequence[float], *, reference: Reference, seeds: Sequence[int]
-    ) -> Tensor:
-        """Return the weighted sum; own's share of a correction is 0."""
-        return weighted_sum(deltas, weights)
+    normalize: bool = True
+
+    sparse: ClassVar[bool] = True
+
+    def merge(self, deltas: Sequence[Tensor], site: Site) -> Tensor:
+        """Return the mean."""
+        return weighted_sum(deltas, site.weights, divisor(site.weights) if self.normalize else 1.0)
+
+    def correct(self, deltas: Sequence[Tensor], site: Site) -> Tensor:
+        """Return the sum by mixing weights: own's share of it is 0."""
+        return weighted_sum(deltas, site.weights[1:])
 
 
-def weighted_sum(deltas: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return sum_i w_i d_i in the given order, one delta in memory at a time; a 0-d zero of nothing."""
-    total: Tensor | None = None
-    for delta, weight in zip(deltas, weights, strict=True):
-        total = delta * weight if total is None else total.add_(delta, alpha=weight)
-    return torch.zeros(()) if total is None else total
+def divisor(weights: Sequence[float]) -> float:
+    """Return what a weighted sum is divided by to become a mean, in float32 as it is; 1 where weights cancel out."""
+    total = float(torch.tensor(weights, dtype=torch.float32).sum())
+    return total if abs(total) > SMALLEST else 1.0
+
+
+def weighted_sum(deltas: Sequence[Tensor], weights: Sequence[float], by: float = 1.0) -> Tensor:
+    """Return sum_i w_i d_i / by in the given order; a 0-d zero of nothing.
+
+    The sum is divided, not the weights: so halves and quarters of bfloat16 values stay exact.
+    """
+    if len(deltas) != len(weights):
+        raise ValueError(f"{len(deltas)} deltas, {len(weights)} weights")
+
+    def add(*rows: Tensor) -> Tensor:
+        total = rows[0] * weights[0]
+        for row, weight in zip(rows[1:], weights[1:], strict=True):
+            total.add_(row, alpha=weight)
+        return total if by == 1 else total.div_(by)
+
+    return in_blocks(add, *deltas) if deltas else torch.zeros(())

@@ -2,69 +2,192 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .arithmetic import coefficients
-from .average import weighted_sum
-from .method import MergeMethod, Reference, check_finite, check_share
-from .ties import elect
+from .average import SMALLEST
+from .blocks import Reader, Span
+from .method import MergeMethod, Site, check_finite, check_share
+from .readers import each, matched, named
+from .ties import TO_ONESELF, Aggregate, Election, elect_read
+
+DRAWN = 1 << 15
+"""Entries drawn at a time, by a generator of their own."""
+Rescale: TypeAlias = Literal["paper", "l1", "none"]
+
+
+class Drop(ABC):
+    """Which entries of a delta are dropped at random."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def step(self, shape: Sequence[int]) -> int:
+        """Return how many entries of a tensor of this shape are to be read at a time."""
+
+    @abstractmethod
+    def read(self, delta: Tensor, shape: Sequence[int], seed: int, *, rescale: bool) -> Reader:
+        """Return a reader of what is kept of a flat delta, divided by the probability of keeping it if asked."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Dare(MergeMethod):
-    """Fields and dropping that both variants share.
+class Dropping(MergeMethod):
+    """What rules that drop entries at random have in common.
 
-    Survivors are divided by 1 - drop (`rescale`) only relative to the base, as in the paper. Relative to oneself
-    they are not: the step would exceed a neighbour's weight, and with drop = 0.9 two nodes would part, not meet.
+    density: the share that is kept, for all or one per contributor. rescale: "paper" divides what is kept by its
+    probability, so that the expectation is the whole delta; "l1" (mergekit's) gives what is kept of a tensor the sum
+    of magnitudes that all of it had; "none" leaves it as it is.
+
+    Relative to oneself nothing is rescaled: no step exceeds its weight, or two nodes would part at low densities,
+    not meet.
     """
 
-    drop: float = 0.5
+    density: float | tuple[float, ...] = 0.5
     scale: float = 1.0
-    rescale: bool = True
+    rescale: Rescale = "paper"
 
     def __post_init__(self) -> None:
         """Refuse to drop everything."""
-        check_share("drop", self.drop, zero=True)
         check_finite("scale", self.scale)
+        self.drops(named(self.density))
 
-    def _kept(self, deltas: Sequence[Tensor], reference: Reference, seeds: Sequence[int]) -> Iterator[Tensor]:
-        gain = 1 / (1 - self.drop) if self.rescale and reference == "base" else 1.0
-        for delta, seed in zip(deltas, seeds, strict=True):
-            yield drop_out(delta, self.drop, seed).mul_(gain)
+    @abstractmethod
+    def drops(self, count: int) -> Sequence[Drop]:
+        """Return what is dropped of every contributor's delta."""
+
+    def _survivors(self, deltas: Sequence[Tensor], site: Site, rescale: Rescale) -> tuple[Span, list[Reader]]:
+        """Return what is kept of at least one delta, and how it is to be read."""
+        shape, drops = site.pieces[0].shape, self.drops(len(deltas))
+        span = Span(len(deltas[0]), deltas[0].device, drops[0].step(shape))
+        readers = [
+            drop.read(delta, shape, seed, rescale=rescale == "paper")
+            for drop, delta, seed in zip(drops, deltas, site.seeds, strict=True)
+        ]
+        if rescale == "l1":
+            readers = [matched(delta, read, span) for delta, read in zip(deltas, readers, strict=True)]
+        return span, readers
 
 
 @dataclass(frozen=True, slots=True)
-class DareLinear(_Dare):
-    """DARE (Yu et al., arXiv 2311.03099) before task arithmetic: every entry is dropped with probability `drop`.
+class DroppingLinear(Dropping):
+    """What is kept is added up; aggregate "mean" (mergekit's normalize = true) divides by the sum of weights."""
 
-    Coefficients are those of `TaskArithmetic`. Where both ends of an edge use the same seed for it, the
-    network's mean is kept as by the weighted mean.
+    aggregate: Literal["sum", "mean"] = "sum"
+
+    def merge(self, deltas: Sequence[Tensor], site: Site) -> Tensor:
+        """Return the scaled sum, or mean, of what was kept."""
+        total = sum(site.weights)
+        divisor = total if self.aggregate == "mean" and abs(total) > SMALLEST else 1.0
+        return self._sum(deltas, site, self.rescale, self.scale / divisor)
+
+    def correct(self, deltas: Sequence[Tensor], site: Site) -> Tensor:
+        """Return the scaled sum of what was kept, as it is: both ends of an edge move by the same."""
+        return self._sum(deltas, site.only(range(1, len(site.weights))), "none", self.scale)
+
+    def _sum(self, deltas: Sequence[Tensor], site: Site, rescale: Rescale, scale: float) -> Tensor:
+        if not deltas:
+            return torch.zeros(())
+        span, readers = self._survivors(deltas, site, rescale)
+        terms = [(read, weight * scale) for read, weight in zip(readers, site.weights, strict=True)]
+
+        def add(where: slice) -> Tensor:
+            total = torch.zeros_like(deltas[0][where])
+            for read, coefficient in terms:
+                total.add_(read(where), alpha=coefficient)
+            return total
+
+        return span.assemble(add)
+
+
+@dataclass(frozen=True, slots=True)
+class DroppingElected(Dropping):
+    """What is kept elects a sign for every entry, and what agrees is merged, as in TIES; see there for `aggregate`."""
+
+    aggregate: Aggregate = "mean"
+
+    def merge(self, deltas: Sequence[Tensor], site: Site) -> Tensor:
+        """Return the scaled elected merge of what was kept."""
+        return self._elected(deltas, site, self.rescale, Election(aggregate=self.aggregate))
+
+    def correct(self, deltas: Sequence[Tensor], site: Site) -> Tensor:
+        """Return the agreeing neighbours' scaled sum by mixing weights, of what was kept as it is."""
+        return self._elected(deltas, site.only(range(1, len(site.weights))), "none", TO_ONESELF)
+
+    def _elected(self, deltas: Sequence[Tensor], site: Site, rescale: Rescale, election: Election) -> Tensor:
+        if not deltas:
+            return torch.zeros(())
+        span, readers = self._survivors(deltas, site, rescale)
+        return elect_read(readers, site.weights, span, election).mul_(self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class DropEqually(Drop):
+    """Every entry is kept with the same probability."""
+
+    density: float
+
+    def __post_init__(self) -> None:
+        """Refuse to drop everything."""
+        check_share("density", self.density, one=True)
+
+    def step(self, shape: Sequence[int]) -> int:
+        """Return the same for all: draws depend on it."""
+        return DRAWN
+
+    def read(self, delta: Tensor, shape: Sequence[int], seed: int, *, rescale: bool) -> Reader:
+        """Return a reader that draws as it reads."""
+        if self.density == 1:
+            return delta.__getitem__
+        probability = torch.full((), self.density, device=delta.device)
+        gain = 1 / self.density if rescale else 1.0
+
+        def read(where: slice) -> Tensor:
+            part = delta[where]
+            return (part * drawn(probability, part.shape, seed, where.start)).mul_(gain)
+
+        return read
+
+
+@dataclass(frozen=True, slots=True)
+class DareLinear(DroppingLinear):
+    """DARE (Yu et al., arXiv 2311.03099) before task arithmetic: entries are kept with probability `density`.
+
+    scale * sum_i w_i m_i d_i / density: coefficients are those of `TaskArithmetic`. Where both ends of an edge use
+    the same seed for it, the network's mean is kept as by the weighted mean.
     """
 
-    def merge(
-        self, deltas: Sequence[Tensor], weights: Sequence[float], *, reference: Reference, seeds: Sequence[int]
-    ) -> Tensor:
-        """Return the scaled sum of what was kept."""
-        kept = self._kept(deltas, reference, seeds)
-        return weighted_sum(kept, coefficients(weights, self.scale, reference))
+    def drops(self, count: int) -> Sequence[Drop]:
+        """Drop all entries with the same probability."""
+        return [DropEqually(density) for density in each(self.density, count)]
 
 
 @dataclass(frozen=True, slots=True)
-class DareTies(_Dare):
+class DareTies(DroppingElected):
     """DARE (Yu et al., arXiv 2311.03099) before the sign election of TIES, in place of its trimming."""
 
-    def merge(
-        self, deltas: Sequence[Tensor], weights: Sequence[float], *, reference: Reference, seeds: Sequence[int]
-    ) -> Tensor:
-        """Return the elected merge of what was kept."""
-        return elect(self._kept(deltas, reference, seeds), weights, reference).mul_(self.scale)
+    def drops(self, count: int) -> Sequence[Drop]:
+        """Drop all entries with the same probability."""
+        return [DropEqually(density) for density in each(self.density, count)]
 
 
-def drop_out(delta: Tensor, drop: float, seed: int) -> Tensor:
-    """Return a copy whose entries are zero with probability `drop`; the same seed draws the same on one device kind."""
-    draw = torch.Generator(delta.device).manual_seed(seed)
-    return torch.empty_like(delta).bernoulli_(1 - drop, generator=draw).mul_(delta)
+def drawn(probability: Tensor, shape: Sequence[int], seed: int, start: int) -> Tensor:
+    """Draw what is kept of the part of a vector that begins at `start`; probabilities are broadcast to the shape.
+
+    The same seed draws the same on one kind of device, however many threads read the parts: on the CPU from the raw
+    bits of a generator whose stream numpy does not change.
+    """
+    device = probability.device
+    if device.type != "cpu":
+        generator = torch.Generator(device).manual_seed(seed)
+        return torch.rand(shape, generator=generator, device=device) < probability
+    count = math.prod(shape)
+    bits = np.random.SFC64([seed, start]).random_raw((count + 1) // 2).view(np.uint32)[:count].reshape(shape)
+    limits = (probability.double() * 2.0**32).clamp(max=2.0**32 - 1).numpy().astype(np.uint32)
+    return torch.from_numpy(bits < limits)

@@ -62,7 +62,7 @@ def check(config: SimulationConfig) -> None:
     check_ends(config)
     Schedule(**config.schedule.model_dump())
     pool_edges(config)
-    make_method(config.merge.method, config.merge.parameters)
+    make_method(config.merge.method, config.merge.parameters, config.merge.after)
 
 
 def make_folder(out: Path) -> None:

@@ -80,3 +80,19 @@ def test_quick_selection_writes_what_a_copy_and_topk_compare_with(tmp_path: Path
     written = figures("selection", tmp_path)
     assert {"select_over_memcpy", "topk_over_select", "compress_over_memcpy"} < written.keys()
     assert float(written["approximate_off"]) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_quick_merging_measures_our_side_without_mergekit(tmp_path: Path) -> None:
+    written = figures("merging", tmp_path)
+    assert {"linear_cpu", "ties_cpu", "ties_rss", "sparse5_cpu", "elementwise_over_memcpy"} < written.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_quick_merging_quality_scores_base_average_methods_and_individual_in_order(tmp_path: Path) -> None:
+    written = figures("merging_quality", tmp_path)
+    assert float(written["digits_base"]) < float(written["digits_average"]) < float(written["digits_individual"])
+    assert float(written["digits_drift_weighted-mean_own"]) < 1e-6
+    assert float(written["digits_drift_ties_own"]) < float(written["digits_drift_ties_base"])

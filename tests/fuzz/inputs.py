@@ -24,7 +24,7 @@ def check(data: bytes) -> str:
         outcome = take(rest, manifest_for(rest))
         take_again(rest, manifest_for(rest), outcome)
         return outcome.name
-    return wire.read(kind, rest) if kind in (*wire.KINDS, wire.STREAM) else "no input"
+    return wire.read(kind, rest) if kind in wire.EVERY_KIND else "no input"
 
 
 def keep(data: bytes, folder: Path = CORPUS, problem: str = "") -> Path:

@@ -61,7 +61,7 @@ def test_any_bytes_in_the_place_of_some_are_a_valid_frame_or_refused(data: st.Da
 
 
 @settings(deadline=None)
-@given(st.sampled_from([*wire.KINDS, wire.STREAM]), st.binary(max_size=200))
+@given(st.sampled_from(wire.EVERY_KIND), st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_refused(kind: bytes, data: bytes) -> None:
     check(kind + data)
 

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import numpy as np
 from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.message import Message
 
 from peermerge.protocol import wire_pb2 as wire
+from peermerge.protocol.blob import MemoryBlob
 from peermerge.protocol.errors import EnvelopeError, FrameError
+from peermerge.protocol.manifest import manifest_of
 from peermerge.protocol.messages import (
     Attachment,
     Edge,
@@ -23,6 +26,7 @@ from peermerge.protocol.messages import (
     PullRequest,
 )
 from peermerge.protocol.parts import pull_messages, pull_parts
+from peermerge.protocol.statistics import Statistics, pack
 
 from .mutate import BYTES, INTERESTING, WIDE
 from .paths import ACCEPTED, Broken
@@ -80,13 +84,26 @@ KINDS: dict[bytes, tuple[type[Hello | PullRequest | Header | Envelope], type[Mes
 """What reads a kind of message, what protobuf calls it, and a valid one."""
 STREAM = b"S"
 """The kind of a message of a Pull stream."""
-STREAMS = tuple(b"".join(pull_messages(ENVELOPE.encode(), bytes(size))) for size in (0, 10, 700))
+STATISTICS = b"a"
+"""The kind of an attachment: a byte that says which statistics, and then these."""
+MEASURED = manifest_of([("weight", (2, 3), "float32", False), ("bias", (2,), "float32", True)])
+_MEASURES = {"second-moment": 5, "fisher": 5, "gram": 6}
+ATTACHMENTS = {kind: pack(kind, {0: np.ones(size, np.float32)}, MEASURED) for kind, size in _MEASURES.items()}
+RAW: dict[bytes, tuple[bytes, ...]] = {
+    STREAM: (
+        *(b"".join(pull_messages(ENVELOPE.encode(), bytes(size))) for size in (0, 10, 700)),
+        b"".join(pull_messages(ENVELOPE.encode(), bytes(10), attachments={0: MemoryBlob(bytes(77))})),
+    ),
+    STATISTICS: tuple(bytes([number]) + data for number, data in enumerate(ATTACHMENTS.values())),
+}
+"""Valid inputs of the kinds that are no protobuf messages."""
+EVERY_KIND = (*KINDS, *RAW)
 
 
 def message(rng: Random) -> tuple[bytes, bytes]:
     """Return the kind and the bytes of a damaged message."""
-    kind = rng.choice((*KINDS, STREAM))
-    data = bytearray(rng.choice(STREAMS) if kind == STREAM else damaged_field(KINDS[kind][1], KINDS[kind][2], rng))
+    kind = rng.choice(EVERY_KIND)
+    data = bytearray(rng.choice(RAW[kind]) if kind in RAW else damaged_field(KINDS[kind][1], KINDS[kind][2], rng))
     for _ in range(rng.choice((0, 1, 1, 2, 8))):
         rng.choice(BYTES)(data, rng)
     return kind, bytes(data)
@@ -96,6 +113,8 @@ def read(kind: bytes, data: bytes) -> str:
     """Read a message of a kind; return `ACCEPTED` or the refusal's name. Raises Broken, or whatever is not handled."""
     if kind == STREAM:
         return read_stream(data)
+    if kind == STATISTICS:
+        return read_statistics(data)
     reader = KINDS[kind][0]
     try:
         understood = reader.decode(data)
@@ -114,6 +133,18 @@ def read_stream(data: bytes) -> str:
         return error.refusal.name
     if sum(5 + len(payload) for _, payload in parts) != len(data):
         raise Broken("parts lose or invent bytes")
+    return ACCEPTED
+
+
+def read_statistics(data: bytes) -> str:
+    """Read an attachment as a merge would."""
+    kind = tuple(ATTACHMENTS)[data[0] % len(ATTACHMENTS)] if data else "gram"
+    try:
+        opened = Statistics.open(data[1:], kind, MEASURED)
+    except FrameError as error:
+        return error.refusal.name
+    if pack(kind, {t: opened.values(t) for t in opened}, MEASURED) != data[1:]:
+        raise Broken("packed anew they are others")
     return ACCEPTED
 
 

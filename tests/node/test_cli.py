@@ -30,7 +30,10 @@ except SystemExit:
     pass
 sys.exit("torch was loaded" if "torch" in sys.modules else 0)
 """
-COMMANDS = ["node start", "node init", "config check", "status", "control", "export", "simulate", "plan", "doctor"]
+COMMANDS = [
+    *("node start", "node init", "config check", "status", "control", "export", "simulate", "plan", "doctor"),
+    *("merge", "methods", "delta encode", "delta apply", "delta inspect"),
+]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_every_branch_of_the_error_tree_has_its_exit_code(error: PeermergeError,
     assert exit_code(error) == code
 
 
-@pytest.mark.parametrize("command", ["", "node", "config", *COMMANDS])
+@pytest.mark.parametrize("command", ["", "node", "config", "delta", *COMMANDS])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_command_explains_itself_with_examples(command: str, flag: str) -> None:
     done = run(*command.split(), flag)
@@ -59,7 +62,7 @@ def test_every_command_explains_itself_with_examples(command: str, flag: str) ->
 
 
 def test_examples_are_of_commands_that_exist() -> None:
-    assert set(EXAMPLES) == {"", "node", "config", *COMMANDS}
+    assert set(EXAMPLES) == {"", "node", "config", "delta", *COMMANDS}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -15,16 +16,17 @@ from peermerge.node.correct import (
     measured_gamma,
     wire_float,
 )
-from peermerge.node.merging import make_method
+from peermerge.node.merging import Site, make_method
 from peermerge.node.merging.average import WeightedMean
-from peermerge.node.merging.method import MergeMethod, Reference
+from peermerge.node.merging.method import MergeMethod, Reference, Scope
 from peermerge.node.state import State, values
 from peermerge.protocol.manifest import manifest_of
 
 from .worlds import MANIFEST, framed, fresh_state, random_delta
 
 CPU = torch.device("cpu")
-METHODS = ["weighted-mean", "ties", "dare-linear", "dare-ties"]
+BASE = torch.zeros(MANIFEST.length)
+METHODS = ["weighted-mean", "ties", "dare-linear", "dare-ties", "cosine", "pcb", "tsvm"]
 
 
 def state(seed: int, steps: int = 2) -> State:
@@ -43,7 +45,7 @@ def corrected(
 ) -> torch.Tensor:
     total = torch.zeros(MANIFEST.length)
     places = [place for _, place in MANIFEST.slices()]
-    for t, correction in corrections(method, own, contributions, reference, CPU):
+    for t, correction in corrections(method, Contribution("own", own, 0.0), contributions, reference, BASE):
         total[places[t]] += correction
     return total
 
@@ -57,7 +59,7 @@ def test_the_weighted_mean_moves_towards_each_neighbour_by_its_weight() -> None:
 
 
 def test_without_neighbours_nothing_moves() -> None:
-    assert list(corrections(WeightedMean(), state(0), [], "own", CPU)) == []
+    assert list(corrections(WeightedMean(), Contribution("own", state(0), 0.0), [], "own", BASE)) == []
 
 
 def test_equal_states_ask_for_no_correction() -> None:
@@ -158,7 +160,7 @@ def test_a_model_without_sparse_tensors_is_merged_by_any_method() -> None:
     other = own.copy()
     other.apply(other.prepare(framed(random_delta(rng, manifest, density=1.0), manifest)))
     for method in (make_method("weighted-mean", {}), make_method("ties", {"scope": "global"})):
-        found = list(corrections(method, own, [Contribution("b", other, 0.5)], "own", CPU))
+        found = list(corrections(method, Contribution("a", own, 0.0), [Contribution("b", other, 0.5)], "own", BASE))
         assert [t for t, _ in found] == [0]
 
 
@@ -166,3 +168,34 @@ def test_both_ends_of_an_edge_compute_with_the_wires_numbers_and_one_seed() -> N
     assert wire_float(0.1) == float(np.float32(0.1)) != 0.1
     assert edge_seed("a", "b", 3) == edge_seed("b", "a", 3)
     assert len({edge_seed("a", "b", 3), edge_seed("a", "b", 4), edge_seed("a", "c", 3)}) == 3
+
+
+class Recorded(MergeMethod):
+    """A method that remembers what it merged."""
+
+    def __init__(self, method: MergeMethod) -> None:
+        self.method = method
+        self.sees_own = method.sees_own  # type: ignore[misc]
+        self.found: list[torch.Tensor] = []
+
+    @property
+    def scope(self) -> Scope:
+        return self.method.scope
+
+    def merge(self, deltas: Sequence[torch.Tensor], site: Site) -> torch.Tensor:
+        self.found.append(self.method.merge(deltas, site))
+        return self.found[-1]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "cosine"])
+def test_nodes_that_merge_the_same_states_relative_to_the_base_merge_the_same_bits(name: str) -> None:
+    states = {peer: state(seed) for seed, peer in enumerate(("a", "b", "c"))}
+    merges = []
+    for own in states:
+        others = [Contribution(n, s, wire_float(1 / 3), seed=ord(n)) for n, s in states.items() if n != own]
+        method = Recorded(make_method(name, {}))
+        list(corrections(method, Contribution(own, states[own], 0.0, seed=ord(own)), others, "base", BASE))
+        merges.append(method.found)
+    for one, other in itertools.pairwise(merges):
+        assert len(one) == len(other) > 0
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

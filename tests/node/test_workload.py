@@ -135,3 +135,50 @@ def test_inputs_that_fail_leave_modes_and_momentum_as_they_were() -> None:
     with pytest.raises(OSError, match="went away"):
         reestimate(model, broken(), CPU)
     assert (model.norms[0].momentum, model.training, model.norms[1].training) == (0.2, True, False)
+
+
+@pytest.mark.parametrize(("optimizer", "keeps"), [("adamw", True), ("sgd", False)])
+def test_second_moments_of_a_task_stand_under_the_names_of_its_parameters(optimizer: str, keeps: bool) -> None:
+    work = TaskWorkload(load_task("digits", Shard(), {"optimizer": optimizer, "width": 4, "hidden": 8}), CPU)
+    assert work.second_moments() == {}
+    work.train(1)
+    found = work.second_moments()
+    shapes = {name: parameter.shape for name, parameter in work.model.named_parameters()}
+    assert {name: moment.shape for name, moment in found.items()} == (shapes if keeps else {})
+
+
+def test_second_moments_of_a_loop_are_those_of_its_optimizer_whatever_its_order() -> None:
+    first, last = nn.Linear(2, 3), nn.Linear(3, 1)
+    model = nn.Sequential(first, last)
+    optimizer = torch.optim.Adam([*last.parameters(), first.weight])
+    work = LoopWorkload(model, optimizer)
+    assert work.second_moments() == {}
+    torch.autograd.backward(model(torch.ones(1, 2)).sum())
+    optimizer.step()
+    found = work.second_moments()
+    assert set(found) == {"0.weight", "1.weight", "1.bias"}
+    assert found["0.weight"] is optimizer.state[first.weight]["exp_avg_sq"]
+    assert LoopWorkload(model).second_moments() == {}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"optimizer": {"momentum": 1}},
+        {"optimizer": {"0": 3}},
+        {"optimizer": {"0": {"exp_avg_sq": torch.ones(7)}}},
+        {"optimizer": {"state": {}, "param_groups": []}},
+        {},
+    ],
+)
+def test_states_of_other_makes_have_no_second_moments(state: dict[str, Any]) -> None:
+    task = Rich()
+    task.state = state
+    assert TaskWorkload(task, CPU).second_moments() == {}
+
+
+def test_states_as_torch_writes_them_have() -> None:
+    task = Rich()
+    moments = {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}
+    task.state = {"optimizer": {"state": {i: {"exp_avg_sq": m} for i, m in enumerate(moments.values())}}}
+    assert TaskWorkload(task, CPU).second_moments() == moments

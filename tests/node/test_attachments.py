@@ -1,0 +1,234 @@
+"""What travels beside a frame, on the side that keeps it and on the side that receives it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator, Callable
+from typing import BinaryIO
+
+import numpy as np
+import pytest
+
+from peermerge.node.attachments import Arrivals, keep, kept, sweep
+from peermerge.node.budget import Budget
+from peermerge.node.config import RoundConfig
+from peermerge.node.gather import Attachments, Gather, Identity
+from peermerge.node.log import PublishedLog
+from peermerge.node.membership import StaticMembership
+from peermerge.node.peers import Peers
+from peermerge.node.service import PeerService
+from peermerge.node.storage import MemoryStorage, Storage
+from peermerge.protocol.blob import Blob
+from peermerge.protocol.clock import VirtualClock, run_virtual
+from peermerge.protocol.errors import DegradedError, FrameError, PeerError, PeermergeError, Refusal, TransportError
+from peermerge.protocol.messages import Attachment, Member, Point
+from peermerge.protocol.parts import TAG_ATTACHMENT, TAG_CHUNK, pull_parts
+
+from .worlds import BASE, MANIFEST, Faults, all_bytes, follower, header, publisher, random_delta
+
+PACKED = {"fisher": b"information", "gram": bytes(range(200))}
+LIMITS = {"fisher": 100, "gram": 200}
+
+
+def scratch(_size: int) -> BinaryIO:
+    return io.BytesIO()
+
+
+def announced() -> tuple[Attachment, ...]:
+    return keep(MemoryStorage(), PACKED)
+
+
+def arrived(
+    parts: list[tuple[int, bytes]], limits: dict[str, int] = LIMITS, make: Callable[[int], BinaryIO] = scratch
+) -> dict[str, bytes | str]:
+    """Return what came of every kind: its bytes, or the name of the refusal."""
+    arrivals = Arrivals(announced(), limits, make)
+    for number, data in parts:
+        arrivals.add(memoryview(bytes([number]) + data))
+    found = {kind: understood(result) for kind, result in arrivals.result().items()}
+    arrivals.close()
+    return found
+
+
+def understood(result: Blob | PeermergeError) -> bytes | str:
+    if isinstance(result, PeerError):
+        return result.refusal.name
+    return type(result).__name__ if isinstance(result, PeermergeError) else all_bytes(result)
+
+
+WHOLE = [(0, b"infor"), (0, b"mation"), (1, PACKED["gram"])]
+
+
+def test_what_was_announced_arrives() -> None:
+    assert arrived(WHOLE) == PACKED
+
+
+def test_what_nobody_wants_passes_by() -> None:
+    assert arrived(WHOLE, {"gram": 200}) == {"gram": PACKED["gram"]}
+    assert arrived(WHOLE, {}) == {}
+
+
+def test_kinds_that_are_not_announced_are_missing() -> None:
+    assert arrived(WHOLE, {"second-moment": 10}) == {"second-moment": "NO_STATISTICS"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ([(0, b"informatioN")], "DIGEST_MISMATCH"),
+        ([(0, b"inform")], "NO_STATISTICS"),
+        ([], "NO_STATISTICS"),
+    ],
+)
+def test_one_that_is_damaged_or_incomplete_harms_no_other(parts: list[tuple[int, bytes]], reason: str) -> None:
+    assert arrived([*parts, WHOLE[2]]) == {"fisher": reason, "gram": PACKED["gram"]}
+
+
+def test_one_that_is_too_large_is_refused_before_it_takes_room() -> None:
+    sizes: list[int] = []
+
+    def noted(size: int) -> BinaryIO:
+        sizes.append(size)
+        return io.BytesIO()
+
+    assert arrived(WHOLE, LIMITS | {"gram": 199}, noted) == {"fisher": PACKED["fisher"], "gram": "OVERSIZE"}
+    assert sizes == [len(PACKED["fisher"])]
+
+
+@pytest.mark.parametrize(
+    ("payload", "refusal"),
+    [
+        (b"", Refusal.BAD_HEADER),
+        (b"\x02more", Refusal.BAD_HEADER),
+        (b"\x00" + bytes(12), Refusal.OVERSIZE),
+    ],
+)
+def test_more_than_announced_breaks_the_transfer_off(payload: bytes, refusal: Refusal) -> None:
+    with pytest.raises(FrameError) as refused:
+        Arrivals(announced(), LIMITS, scratch).add(memoryview(payload))
+    assert refused.value.refusal is refusal
+
+
+def test_a_disk_that_refuses_costs_the_attachment() -> None:
+    def full(_size: int) -> BinaryIO:
+        raise DegradedError("no space left")
+
+    assert arrived(WHOLE, LIMITS, full) == {"fisher": "DegradedError", "gram": "DegradedError"}
+
+
+def test_an_empty_attachment_arrives_with_its_announcement() -> None:
+    arrivals = Arrivals(keep(MemoryStorage(), {"fisher": b""}), LIMITS, scratch)
+    assert understood(arrivals.result()["fisher"]) == b""
+
+
+def test_what_is_kept_is_found_by_its_digest_until_it_is_swept() -> None:
+    storage = MemoryStorage()
+    old, new = keep(storage, {"fisher": b"old"}), keep(storage, {"fisher": b"new"})
+    assert all_bytes(kept(storage, old)[0]) == b"old"
+    sweep(storage, new)
+    assert kept(storage, old) == {}
+    assert all_bytes(kept(storage, new)[0]) == b"new"
+
+
+class Wire:
+    """A publisher's service as a follower's transport; transfers break off after so many messages."""
+
+    def __init__(self, versions: int) -> None:
+        self.storage: Storage = MemoryStorage()
+        self.log = publisher(self.storage)
+        rng = np.random.default_rng(1)
+        for _ in range(versions):
+            attached = keep(self.storage, PACKED | {"fisher": b"of version %d" % self.log.version})
+            self.log.append(random_delta(rng, density=0.9), header(self.log.last_round + 1, attachments=attached))
+        self.service = service(self.log, self.storage)
+        self.breaks = 10**9
+        self.tags: list[bytes] = []
+
+    async def pull(self, address: str, request: bytes, *, timeout_s: float, stall_s: float) -> AsyncIterator[bytes]:
+        left = self.breaks
+        async for message in self.service.pull(request):
+            if not left:
+                raise TransportError(Refusal.TRANSPORT, "cut")
+            left -= 1
+            self.tags += [tag for tag, _ in pull_parts(message)]
+            yield message
+
+
+def service(log: PublishedLog, storage: Storage) -> PeerService:
+    me = Identity("net", "run", "alice", 1, BASE, MANIFEST)
+    members = StaticMembership(Member("alice", "alice"), [])
+    budget = Budget(VirtualClock())
+    return PeerService(me, log, members, Peers(), lambda _: Point(), budget, lambda h: kept(storage, h.attachments))
+
+
+class Following:
+    """A follower that notes what came beside the frames."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire, self.replicas, self.peers = wire, follower(), Peers()
+        self.came: list[dict[str, bytes | str]] = []
+        me = Identity("net", "run", "bob", 1, BASE, MANIFEST)
+        held, apply = self.replicas.point, self.replicas.apply
+        self.gather = Gather(
+            me,
+            wire,  # type: ignore[arg-type]
+            VirtualClock(),
+            self.peers,
+            RoundConfig(),
+            held,
+            apply,
+            scratch,
+            self.note,
+            LIMITS,
+        )
+
+    def note(self, peer: str, attachments: Attachments) -> None:
+        self.came.append({kind: understood(found) for kind, found in attachments.items()})
+
+    async def pull(self, breaks: int = 10**9) -> bool:
+        self.wire.breaks = breaks
+        return await self.gather.pull("alice", "alice", -1)
+
+
+@pytest.mark.parametrize("versions", [1, 3])
+def test_a_pull_brings_the_attachments_of_the_head(versions: int) -> None:
+    async def program() -> None:
+        following = Following(Wire(versions))
+        assert await following.pull()
+        assert following.came == [PACKED | {"fisher": b"of version %d" % (versions - 1)}]
+        assert following.wire.tags.count(TAG_ATTACHMENT) == len(PACKED)
+
+    run_virtual(program())
+
+
+def test_attachments_that_broke_off_come_again_and_once_the_frame_has_begun_they_do_not() -> None:
+    async def program() -> None:
+        following = Following(Wire(1))
+        following.wire.service._budget.portion = len(PACKED["gram"]) // 2
+        assert not await following.pull(3)
+        assert not await following.pull(5)
+        assert following.wire.tags.count(TAG_CHUNK) == 1
+        before = following.wire.tags.count(TAG_ATTACHMENT)
+        assert before == 2 + 3
+        assert await following.pull()
+        assert following.wire.tags.count(TAG_ATTACHMENT) == before
+        assert following.came == [PACKED | {"fisher": b"of version 0"}]
+
+    run_virtual(program())
+
+
+def test_the_frame_counts_though_its_attachments_are_gone() -> None:
+    async def program() -> None:
+        wire = Wire(1)
+        sweep(wire.storage, [])
+        following = Following(wire)
+        assert await following.pull()
+        assert following.replicas.point("alice") == wire.log.point
+        assert following.came == [{"fisher": "NO_STATISTICS", "gram": "NO_STATISTICS"}]
+
+    run_virtual(program())
+
+
+def test_faults_of_the_disk_while_reading_back_cost_the_attachment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peermerge.node.attachments.written", Faults(lambda file: file, 1))
+    assert arrived(WHOLE) == {"fisher": "DegradedError", "gram": "DegradedError"}

@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeGuard, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeGuard, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -346,12 +346,19 @@ def _explain(model: type[BaseModel], where: str, error: ErrorDetails) -> str:
 
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
+        if part.isdigit():
+            continue  # an item of a list, whose type the list's field has told
         field = model.model_fields.get(part)
-        inner = field.annotation if field else None
+        inner = _item(field.annotation) if field else None
         if not _is_section(inner):
             return []
         model = inner
     return sorted(model.model_fields)
+
+
+def _item(kind: object) -> object:
+    """Return what a list holds, or the type itself."""
+    return get_args(kind)[0] if get_origin(kind) is list else kind
 
 
 def _is_section(kind: object) -> TypeGuard[type[BaseModel]]:

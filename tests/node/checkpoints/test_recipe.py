@@ -266,3 +266,9 @@ def test_the_recipe_on_the_page_is_one(tmp_path: Path) -> None:
     block = page[page.index('    base = "base"') :].partition("\n\nA weight")[0]
     recipe, _ = read_recipe(written(tmp_path, "\n".join(line[4:] for line in block.splitlines()), "recipe.toml"))
     assert set(Recipe.model_fields) == recipe.model_fields_set
+
+
+def test_a_mistyped_key_of_a_model_is_told_by_its_nearest(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text('[[models]]\npath = "a"\nweigth = 1.0\n')
+    with pytest.raises(ConfigError, match=r"models\.0\.weigth'; did you mean 'weight'"):
+        read_recipe(tmp_path / "recipe.toml")

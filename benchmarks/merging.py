@@ -8,7 +8,7 @@ memory, beside mergekit's TIES of dense files. `elementwise`: methods that only 
 all that they read and write.
 
 mergekit 0.1.5 is installed with pip into an environment of its own in the cache folder, with this torch's version, once
-(about 1 GB); `--mergekit-python` names one that is there. Both tools get one thread unless `--threads` says otherwise.
+(about 1 GB); `--mergekit-python` names one that is there. Both tools run as they come; `--threads 1` gives both one.
 Models lie in the cache folder while the benchmark runs (1.7 GB). `--quick` merges a model of 21 M parameters by two
 methods and installs nothing: without mergekit there are no ratios. On so small a model they are mostly noise.
 """
@@ -69,11 +69,11 @@ class Job:
 
     def recipe(self, models: Path) -> str:
         """Return mergekit's recipe; JSON is YAML."""
-        parameters = {"weight": 1.0, **(self.theirs or self.parameters)}
         recipe = {
             "merge_method": self.key,
             "dtype": "bfloat16",
-            "models": [{"model": str(models / name), "parameters": parameters} for name in TUNED],
+            "parameters": {"weight": 1.0, **(self.theirs or self.parameters)},
+            "models": [{"model": str(models / name)} for name in TUNED],
         }
         return json.dumps(recipe | ({"base_model": str(models / BASE)} if self.base else {}))
 
@@ -102,7 +102,8 @@ class Took:
 
 def run(command: Sequence[str], threads: int) -> Took:
     """Run a command to its end and measure it. Raises SystemExit with its last words if it fails."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    limited = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}
+    environment = {**os.environ, **limited}
     measured = [sys.executable, _merging_child.__file__, *command]
     done = subprocess.run(measured, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -210,7 +211,7 @@ def main() -> None:
     """Run everything, print and write."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--mergekit-python", metavar="PYTHON", help="of an environment that has mergekit")
-    parser.add_argument("--threads", type=int, default=1, help="of both tools' torch")
+    parser.add_argument("--threads", type=int, default=0, help="of both tools' torch; 0: as they come")
     parser.add_argument("--methods", nargs="+", choices=[job.key for job in JOBS])
     parser.add_argument("--cache", type=Path, default=default_cache(), help="for mergekit and the models")
     given: argparse.Namespace = parser.parse_args()

@@ -29,9 +29,9 @@ import torch
 from _common import ERR, arguments, show, write
 from _merging_gossip import play
 from _merging_suites import Judge, Parameters, Suite, mean, minus, norm, plus
-from _minilm import default_cache
+from _minilm import LAYERS, default_cache
 
-from peermerge.node.merging import METHODS, STEPS, MergeMethod, Reference, make_method
+from peermerge.node.merging import METHODS, MergeMethod, Reference, make_method
 from peermerge.node.merging.state_dicts import merge_state_dicts
 from peermerge.protocol.errors import ConfigError
 
@@ -42,6 +42,8 @@ SUITES: dict[str, Callable[[int, Path], Suite]] = {
 DENSITIES = (0.01, 0.05, 0.2, 1.0)
 SPARSE, DENSE = 0.05, 1.0
 """Two of them that are compared."""
+AFTER: dict[str, Mapping[str, object]] = {"svc": {}, "lines": {"blocks": LAYERS}}
+"""Steps that are tried after the mean."""
 LENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 """Coefficients are tried that make the merged vector so many times as long as the mean of the task vectors is."""
 FIRST_LENGTH = LENGTHS.index(1.4)
@@ -77,7 +79,7 @@ class Contender:
     def method(self) -> MergeMethod:
         """Return the method, followed by the step if there is one."""
         parameters = {} if self.density is None else {"density": self.density}
-        return make_method(self.name, parameters, [{"step": self.step}] if self.step else [])
+        return make_method(self.name, parameters, [{"step": self.step, **AFTER[self.step]}] if self.step else [])
 
     def merged(self, suite: Suite) -> Parameters:
         """Return the merged task vector, before the coefficient."""
@@ -103,7 +105,7 @@ def contenders(statistics: Mapping[str, object], methods: Sequence[str]) -> Iter
         if method.needs - {"base"} <= statistics.keys():
             dense = isinstance(getattr(method, "density", None), float)
             yield from (Contender(name, density) for density in (DENSITIES if dense else (None,)))
-    yield from (Contender("weighted-mean", step=step) for step in STEPS)
+    yield from (Contender("weighted-mean", step=step) for step in AFTER)
 
 
 def search(contender: Contender, suite: Suite, judge: Judge) -> Found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -33,7 +33,7 @@ def kept(storage: Storage, announced: Sequence[Attachment]) -> dict[int, Blob]:
     return found
 
 
-def sweep(storage: Storage, announced: Sequence[Attachment]) -> None:
+def sweep(storage: Storage, announced: Iterable[Attachment]) -> None:
     """Forget all other attachments."""
     current = {_name(attachment) for attachment in announced}
     with suppress(DegradedError, DataDirError):
@@ -47,9 +47,10 @@ def _name(attachment: Attachment) -> str:
 
 
 class Arrivals:
-    """The attachments of one header on their way; those that nobody wants pass by.
+    """The attachments of one header on their way, behind its frame.
 
-    One that is damaged, too large or incomplete is refused by name and harms nothing else.
+    One that is damaged or incomplete is refused by name and harms nothing else. Where one begins that nobody wants, or
+    that is larger than its kind can be, nothing more is read: the frame does not wait for what is of no use.
     """
 
     def __init__(
@@ -65,8 +66,21 @@ class Arrivals:
         self._digests = {n: hashlib.sha256() for n in self._wanted.values()}
         self._failed: dict[int, PeermergeError] = {}
 
-    def add(self, payload: memoryview) -> None:
-        """Take a part: an attachment's place in the list, and its next bytes. Raises FrameError for one too many."""
+    @property
+    def expected(self) -> bool:
+        """Whether something was announced that is wanted."""
+        return bool(self._wanted)
+
+    @property
+    def begun(self) -> bool:
+        """Whether any byte has come."""
+        return any(self._sizes)
+
+    def add(self, payload: memoryview) -> bool:
+        """Take a part: an attachment's place in the list, and its next bytes; return whether it is of use.
+
+        Raises FrameError for more than was announced.
+        """
         if not payload or payload[0] >= len(self._announced):
             raise FrameError(Refusal.BAD_HEADER, "an attachment that was not announced")
         number, data = payload[0], payload[1:]
@@ -74,10 +88,12 @@ class Arrivals:
         self._sizes[number] += len(data)
         if self._sizes[number] > attachment.length:
             raise FrameError(Refusal.OVERSIZE, f"more bytes of {attachment.kind} than announced")
-        wanted = number in self._digests and number not in self._failed
-        if wanted and attachment.length <= self._limits[attachment.kind]:
+        if number not in self._digests or attachment.length > self._limits[attachment.kind]:
+            return False
+        if number not in self._failed:
             self._digests[number].update(data)
             self._write(number, data)
+        return True
 
     def result(self) -> dict[str, Blob | PeermergeError]:
         """Return what came of every kind that is wanted, or why it is of no use."""

@@ -23,6 +23,7 @@ from ..protocol.errors import ConfigError, DataDirError, DegradedError
 from ..protocol.grpc_transport import GrpcTransport
 from ..protocol.rpc import handlers
 from ..protocol.wire_pb2 import DESCRIPTOR
+from .attachments import FOLDER
 from .config import NodeConfig, differences
 from .control import Controls, ControlService
 from .events import EventFile, Events
@@ -39,7 +40,10 @@ from .tasks import Shard, load_task
 from .workload import TaskWorkload, Workload
 
 Mode = Literal["auto", "resume", "fresh"]
-CONTENTS = ("log", "replicas", "checkpoints", "config.json", "manifest.json", "base.safetensors", "result.json")
+CONTENTS = (
+    *("log", "replicas", "checkpoints", FOLDER),
+    *("config.json", "manifest.json", "base.safetensors", "result.json"),
+)
 """What `--fresh` removes."""
 POLL_S = 0.05
 EXCHANGING = ("publishing", "gathering", "merging", "evaluating", "checkpointing")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import ExitStack, aclosing, closing
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from ..protocol.manifest import Manifest
 from ..protocol.messages import Envelope, Header, Point, PullRequest
 from ..protocol.parts import TAG_ATTACHMENT, TAG_ENVELOPE, pull_parts
 from ..protocol.transport import Transport
+from .attachments import Arrivals
 from .config import RoundConfig
 from .deadline import AdaptiveDeadline
 from .peers import Peers
@@ -46,8 +47,8 @@ TRANSFER_S = 600.0
 Attachments = Mapping[str, Blob | PeermergeError]
 """What came beside a frame, by kind, or why it is of no use."""
 Attach = Callable[[str, Attachments], None]
-Whole = tuple[Header, Blob, Attachments]
-"""A frame that has arrived, with what is said of it and what came beside it."""
+Whole = tuple[Header, Blob, Arrivals]
+"""A frame that has arrived, with what is said of it and what comes behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,9 @@ class Gather:
         self._apply = apply
         self._locks: dict[str, asyncio.Lock] = {}
         self._attach = attach
-        self._spools = Spools(scratch, clock.now, limits)
+        self._limits = limits
+        self._scratch = scratch
+        self._spools = Spools(scratch, clock.now)
         self._tasks: set[asyncio.Task[bool]] = set()
         self._enough = asyncio.Event()
         self.deadline = AdaptiveDeadline(rounds.floor_s, rounds.ceiling_s, rounds.deviations)
@@ -179,36 +182,52 @@ class Gather:
         ).encode()
         self._peers[peer].bytes_out += len(request)
         stream = self._transport.pull(address, request, timeout_s=ceiling + TRANSFER_S, stall_s=STALL_S)
-        newest: Attachments | None = None
-        async with aclosing(self._frames(peer, stream)) as frames:
-            async for header, frame, attachments in frames:
-                await self._clock.work(partial(self._apply, peer, header, frame))
-                newest = attachments
-        if newest:
-            await self._clock.work(partial(self._attach, peer, newest))
+        newest: Arrivals | None = None
+        with ExitStack() as files:
+            try:
+                async with aclosing(stream), aclosing(self._frames(peer, stream)) as frames:
+                    async for header, frame, arrivals in frames:
+                        newest = None
+                        await self._clock.work(partial(self._apply, peer, header, frame))
+                        newest = files.enter_context(closing(arrivals))
+            except PeerError as error:
+                # What breaks off behind a frame costs what was to come there, and not the frame.
+                if newest is None or not newest.expected or self._spools.held(peer)[0]:
+                    raise
+                self._peers[peer].fail(error)
+            if newest and (found := newest.result()):
+                await self._clock.work(partial(self._attach, peer, found))
         return newest is not None
 
-    async def _frames(self, peer: str, stream: AsyncIterator[bytes]) -> AsyncGenerator[Whole]:
-        """Spool the frames of a Pull stream, checked in the order of the protocol's page; yield each that is whole."""
+    async def _frames(self, peer: str, stream: AsyncGenerator[bytes]) -> AsyncGenerator[Whole]:
+        """Spool the frames of a Pull stream, checked in the order of the protocol's page; yield each that is whole.
+
+        What comes behind the last goes to its arrivals for as long as it is of use.
+        """
         record = self._peers[peer]
         spool: Spool | None = None
+        arrivals: Arrivals | None = None
         async for message in stream:
             record.bytes_in += len(message)
             for tag, payload in pull_parts(message):
                 if tag == TAG_ENVELOPE:
                     if spool is not None:
                         raise FrameError(Refusal.TRUNCATED, "an envelope inside a frame")
+                    if arrivals is not None and arrivals.begun:
+                        raise FrameError(Refusal.BAD_HEADER, "an envelope behind attachments")
                     spool = self._spools.begin(peer, self._checked(peer, bytes(payload)))
+                elif tag == TAG_ATTACHMENT:
+                    if spool is not None or arrivals is None:
+                        raise FrameError(Refusal.BAD_HEADER, "an attachment without a whole frame")
+                    if not arrivals.add(payload):
+                        return
                 elif spool is None:
                     raise FrameError(Refusal.BAD_HEADER, "a chunk without an envelope")
-                elif tag == TAG_ATTACHMENT:
-                    if spool.size:
-                        raise FrameError(Refusal.BAD_HEADER, "an attachment inside a frame")
-                    spool.arrivals.add(payload)
                 elif spool.add(payload):
                     spool = None
                     with closing(self._spools.take(peer)) as whole:
-                        yield whole.header, whole.frame(), whole.arrivals.result()
+                        arrivals = Arrivals(whole.header.attachments, self._limits, self._scratch)
+                        yield whole.header, whole.frame(), arrivals
         if spool is not None:
             raise TransportError(Refusal.TRUNCATED, f"{spool.size} of {spool.header.frame_bytes} bytes")
 

@@ -30,9 +30,11 @@ def merge(node: Participant, planned: Plan, view: View, offers: Mapping[str, flo
     pushed = 0.0
     moves = corrections(node.method, node.contribution, node.merged, reference, node.params.base)
     for t, correction in moves:
-        step = node.progress.gamma if reference == "base" else 1.0
+        full = node.manifest.tensors[t].full
+        # Tensors published in full are merged relative to oneself: their edges' steps are in the correction.
+        step = node.progress.gamma if reference == "base" and not full else 1.0
         node.params.tau[node.params.place(t)] += step * correction
-        pushed += 0.0 if node.manifest.tensors[t].full else float(correction.double().square().sum())
+        pushed += 0.0 if full else float(correction.double().square().sum())
     node.push.see(math.sqrt(pushed))
     node.absorbed_sum = node.debt if node.absorbed else node.debt[:0]
     if len(node.debt):
@@ -97,7 +99,8 @@ def _weighed(node: Participant, chosen: list[Contribution]) -> list[Contribution
             weights = weights_by_steps([header.local_steps for header in headers])
         case "samples":
             weights = weights_by_steps([header.samples for header in headers])
-    return [replace(c, weight=wire_float(weight)) for c, weight in zip(chosen, weights[1:], strict=True)]
+    # Not rounded to the wire's float32: own keeps what others leave, which must be what they have for it.
+    return [replace(c, weight=weight) for c, weight in zip(chosen, weights[1:], strict=True)]
 
 
 def _header(node: Participant, peer: str) -> Header:

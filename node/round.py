@@ -94,8 +94,9 @@ def _append(node: Participant, planned: Plan, view: View, offers: Mapping[str, f
     own = node.log.state
     compressed = compress(node.params.beyond(own), node.manifest, own.floors, node.config.publish, node.rng)
     node.omega.see(compressed.omega)
+    before = node.log.header.attachments if node.log.header else ()
     entry = node.log.append(compressed.delta, _template(node, planned, view, offers, report))
-    sweep(node.storage, entry.header.attachments)
+    sweep(node.storage, (*before, *entry.header.attachments))  # some peer may be about to read those before
     node.progress.residue = compressed.residue
     node.progress.frame_bytes = len(entry.frame)
     node.alarms[0].see(compressed.residue)
@@ -125,7 +126,8 @@ def _template(node: Participant, planned: Plan, view: View, offers: Mapping[str,
         edges=node.ledger.edges(offers),
         local_steps=report.steps,
         samples=report.samples,
-        metrics={TRAIN_LOSS: round(report.loss, 6)},
+        # Who counts no samples, as a user's own loop, knows no loss either.
+        metrics={TRAIN_LOSS: round(report.loss, 6)} if report.samples else {},
         attachments=node.attachments,
     )
 

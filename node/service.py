@@ -128,9 +128,8 @@ class PeerService:
                 known = not number and asked.partial == entry.header.frame_sha256
                 resumed = known and asked.offset <= len(entry.frame)
                 offset = asked.offset if resumed else 0
-                # Who has some of a frame has what came before it; only the head's attachments are of use.
-                newest = number == len(names) - 1 and not offset
-                attached = self._attached(entry.header) if newest else {}
+                # Only the head's attachments are of use.
+                attached = self._attached(entry.header) if number == len(names) - 1 else {}
                 yield from pull_messages(entry.envelope, entry.frame, offset, self._budget.portion, attached)
             except DataDirError as error:
                 raise TransportError(Refusal.TRANSPORT, "my log was compacted meanwhile; ask again") from error

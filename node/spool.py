@@ -7,14 +7,13 @@ PullRequest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
 
 from ..protocol.blob import Blob, written
 from ..protocol.errors import DegradedError, EnvelopeError, FrameError, Refusal
 from ..protocol.messages import Header
-from .attachments import Arrivals
 
 KEEP_S = 3600.0
 """What broke off and did not go on is dropped after so long: such peers are gone."""
@@ -23,10 +22,8 @@ KEEP_S = 3600.0
 class Spool:
     """The beginning of the frame that a header announces, and the digest of what is there."""
 
-    def __init__(self, header: Header, file: BinaryIO, arrivals: Arrivals, now: Callable[[], float]) -> None:
+    def __init__(self, header: Header, file: BinaryIO, now: Callable[[], float]) -> None:
         self.header = header
-        self.arrivals = arrivals
-        """What travels beside the frame, before it."""
         self.size = 0
         self.grown = now()
         """When it last grew."""
@@ -62,7 +59,6 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the bytes."""
-        self.arrivals.close()
         with suppress(OSError):  # a disk that refused them once refuses them again
             self._file.close()
 
@@ -70,10 +66,8 @@ class Spool:
 class Spools:
     """At most one spool a peer."""
 
-    def __init__(self, scratch: Callable[[int], BinaryIO], now: Callable[[], float], limits: Mapping[str, int]) -> None:
-        # limits: the attachments that are wanted, by kind, with the most bytes each may have.
+    def __init__(self, scratch: Callable[[int], BinaryIO], now: Callable[[], float]) -> None:
         self._scratch = scratch
-        self._limits = limits
         self._now = now
         self._kept: dict[str, Spool] = {}
 
@@ -86,16 +80,10 @@ class Spools:
         """Return the spool of the frame that a peer announces: what is held of it, or an empty one."""
         if self.held(peer)[0] != header.frame_sha256:
             self.drop(peer)
-            self._kept[peer] = Spool(header, self._scratch(header.frame_bytes), self._arrivals(header), self._now)
+            self._kept[peer] = Spool(header, self._scratch(header.frame_bytes), self._now)
         spool = self._kept[peer]
-        if not spool.size:  # attachments come again, from their beginnings
-            spool.arrivals.close()
-            spool.arrivals = self._arrivals(header)
         spool.header = header
         return spool
-
-    def _arrivals(self, header: Header) -> Arrivals:
-        return Arrivals(header.attachments, self._limits, self._scratch)
 
     def take(self, peer: str) -> Spool:
         """Hand a spool over: it is kept no longer, and the caller closes it."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from ..protocol.blob import Blob
 from ..protocol.entropy import Buffer
 from ..protocol.errors import ConfigError
-from ..protocol.limits import MAX_STATISTIC
+from ..protocol.limits import MAX_ATTACHMENT_BYTES, MAX_STATISTIC
 from ..protocol.manifest import Manifest, TensorSpec
-from ..protocol.statistics import KINDS, Statistics, Values, count, norm, pack, sides
+from ..protocol.statistics import KINDS, Statistics, Values, count, max_statistics_bytes, norm, pack, sides
 from .merging import MergeMethod
 from .params import Parameters
 from .tasks.classify import evaluating
@@ -63,7 +64,9 @@ class Measured:
         if self.statistics.kind == "gram":
             return torch.from_numpy(_square(self.statistics.values(t))).to(device)
         rows, columns = (sums.astype(np.float64) for sums in self.statistics.sums(t))
-        factors = rows / self.scale, columns / (columns.sum() or 1.0)
+        if not (whole := columns.sum()):  # nothing bounds the rows then: the norm leaves them out
+            return torch.zeros(len(rows) * len(columns), device=device)
+        factors = rows / self.scale, columns / whole
         return torch.outer(*(torch.from_numpy(factor.astype(np.float32)).to(device) for factor in factors)).reshape(-1)
 
 
@@ -71,7 +74,16 @@ class Measuring:
     """Measures what a node's merge method needs, and remembers how far its tensors moved."""
 
     def __init__(self, kinds: Collection[str], workload: Workload, params: Parameters) -> None:
+        """Raise ConfigError if a kind of statistics of this model would be too large to travel."""
+        for kind in sorted(kinds):
+            if max_statistics_bytes(wire_kind(kind), params.manifest) >= MAX_ATTACHMENT_BYTES:
+                raise ConfigError(
+                    f"merge.method: {kind} of this model takes {MAX_ATTACHMENT_BYTES} bytes or more; "
+                    "exclude the widest layers, or choose a method that needs less"
+                )
         self.kinds = kinds
+        self.warnings: list[str] = []
+        """What a person should know of the latest measurement."""
         self._workload = workload
         self._params = params
         self._progress: dict[int, Values] = {}
@@ -83,12 +95,17 @@ class Measuring:
         """
         specs = self._params.manifest.tensors
         packed = {}
+        warnings = []
         for kind in sorted(self.kinds):
             wire = wire_kind(kind)
             possible = {t: spec for t, spec in enumerate(specs) if count(wire, spec)}
             found = self._products(possible) if kind == "gram" else self._squares(possible)
             sound = {t: values for t, values in found.items() if (np.abs(values) <= MAX_STATISTIC).all()}
             packed[kind] = pack(wire, sound, self._params.manifest)
+            if not sound:
+                cure = "; it takes linear layers, and inputs that `calibration` yields" if kind == "gram" else ""
+                warnings.append(f"UNMEASURED: {kind} of no tensor, so all are merged by the mean{cure}")
+        self.warnings = warnings
         return packed
 
     def _squares(self, specs: Mapping[int, TensorSpec]) -> dict[int, Values]:
@@ -108,7 +125,8 @@ class Measuring:
         return dict(self._progress)
 
     def _products(self, specs: Mapping[int, TensorSpec]) -> dict[int, Values]:
-        layers = {f"{name}.weight": layer for name, layer in self._workload.model.named_modules()}
+        # The model itself, which may be a layer, has no name.
+        layers = {f"{name}.weight".lstrip("."): layer for name, layer in self._workload.model.named_modules()}
         linear = {t: layer for t, spec in specs.items() if isinstance(layer := layers.get(spec.name), nn.Linear)}
         return input_products(self._workload.model, linear, self._workload.calibration(), self._params.device)
 
@@ -121,12 +139,15 @@ def input_products(
     sums: dict[int, Tensor] = {}
     rows: dict[int, int] = {}
 
-    def watch(t: int, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float()
+    def watch(t: int, _layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        given = next((value for value in (*inputs, *named.values()) if isinstance(value, Tensor)), None)
+        if given is None:
+            return
+        x = given.detach().reshape(-1, given.shape[-1]).float()
         sums[t] = sums[t].addmm_(x.T, x) if t in sums else x.T @ x
         rows[t] = rows.get(t, 0) + len(x)
 
-    hooks = [layer.register_forward_pre_hook(partial(watch, t)) for t, layer in layers.items()]
+    hooks = [layer.register_forward_pre_hook(partial(watch, t), with_kwargs=True) for t, layer in layers.items()]
     try:
         with evaluating(model):
             for batch in batches if layers else ():

@@ -84,7 +84,7 @@ class StatusService:
     def all_warnings(self) -> list[str]:
         """Return everything a person should look at."""
         node = self._node
-        found = [*self.warnings, *(a.warning for a in node.alarms if a.warning)]
+        found = [*self.warnings, *node.measuring.warnings, *(a.warning for a in node.alarms if a.warning)]
         found += [f"BUG: a handler failed: {failure!r}" for failure in getattr(node.transport, "failures", [])][-3:]
         if node.progress.degraded:
             found.append(f"DEGRADED: {node.progress.degraded}")

@@ -26,21 +26,18 @@ def pull_messages(
 ) -> Iterator[bytes]:
     """Yield the messages that carry one envelope and its frame from `offset` on, read chunk by chunk as they go.
 
-    attachments: what travels between the two, by its place in the header's list.
+    attachments: what travels behind them, by its place in the header's list.
     """
     blob = blob_of(frame)
     head = _PART.pack(TAG_ENVELOPE, len(envelope)) + envelope
-    if attachments:
-        yield head
-        head = b""
-    for number, attachment in attachments.items():
-        for start in range(0, len(attachment), chunk):
-            size = min(chunk, len(attachment) - start)
-            yield b"".join((_PART.pack(TAG_ATTACHMENT, 1 + size), bytes([number]), attachment.read(start, size)))
     while head or offset < len(blob):
         size = min(chunk, len(blob) - offset, MAX_MESSAGE_BYTES - len(head) - _PART.size)
         yield b"".join((head, _PART.pack(TAG_CHUNK, size), blob.read(offset, size)))
         head, offset = b"", offset + size
+    for number, attachment in attachments.items():
+        for start in range(0, len(attachment), chunk):
+            size = min(chunk, len(attachment) - start)
+            yield b"".join((_PART.pack(TAG_ATTACHMENT, 1 + size), bytes([number]), attachment.read(start, size)))
 
 
 def pull_parts(message: bytes) -> Iterator[tuple[bytes, memoryview]]:

@@ -6,7 +6,7 @@ bytes; it knows nothing of frames, rounds or models.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Protocol
 
 
@@ -41,8 +41,8 @@ class Transport(Protocol):
         """Exchange Hellos with the node at `address`."""
         ...
 
-    def pull(self, address: str, request: bytes, *, timeout_s: float, stall_s: float) -> AsyncIterator[bytes]:
-        """Stream what the node at `address` has for us.
+    def pull(self, address: str, request: bytes, *, timeout_s: float, stall_s: float) -> AsyncGenerator[bytes]:
+        """Stream what the node at `address` has for us; the call ends with the generator.
 
         Ends with TransportError(DEADLINE) after `timeout_s` in all, or when no byte came for `stall_s`
         after the first message.

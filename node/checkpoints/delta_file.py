@@ -86,13 +86,12 @@ class DeltaFile:
             return Entries(place, row[place])
         record = self._records[name]
         self._check_base(record)
-        places, patches = self._patches(record, ground)
-        parts = [*self._added(record), (places, patches)]
+        parts = list(self._changed(record, ground))
         index, values = torch.cat([index for index, _ in parts]), torch.cat([values for _, values in parts])
-        if len(places):
+        if record.patched:
             index, order = index.sort()
             values = values[order]
-        return Entries(index.to(ground.device), values.to(ground.device))
+        return Entries(index, values)
 
     def fill(self, name: str, row: Tensor, ground: Tensor | None) -> None:
         """See `merging.rows.Source`. Raises ConfigError without a base."""
@@ -104,8 +103,8 @@ class DeltaFile:
         record = self._records[name]
         self._check_base(record)
         row.zero_()
-        for index, values in (*self._added(record), self._patches(record, ground)):
-            row[index.to(row.device)] = values.to(row.device)
+        for index, values in self._changed(record, ground):
+            row[index] = values
 
     def restored(self, name: str) -> Tensor:
         """Return the fine-tune's tensor, flat, in its type: the base's bits wherever nothing was changed."""
@@ -122,9 +121,11 @@ class DeltaFile:
         return after
 
     def digest(self, name: str) -> bytes:
-        """Return the SHA-256 of a tensor that the file holds whole."""
+        """Return the SHA-256 of the fine-tune's tensor."""
         raw = self._records[name].raw
-        return b"" if raw is None else bytes.fromhex(raw.sha256)
+        if raw is not None:
+            return bytes.fromhex(raw.sha256)
+        return hashlib.sha256(self.restored(name).view(torch.uint8).numpy().data).digest()
 
     def raw(self, name: str) -> Tensor:
         """Return a tensor that the file holds whole, flat, in its type."""
@@ -151,13 +152,21 @@ class DeltaFile:
         except FrameError as error:
             raise ConfigError(f"{self.path}: {record.name!r}: {error}") from error
 
-    def _patches(self, record: Record, ground: Tensor) -> tuple[Tensor, Tensor]:
-        """Return places, and the fine-tune's entries there minus the ground's."""
+    def _changed(self, record: Record, ground: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield places, and the entries of `restored` there minus the ground's; on the ground's device."""
+        for index, values in self._added(record):
+            place = index.to(ground.device)
+            before = ground[place]
+            after = (before + values.to(ground.device)).to(record.described.dtype)
+            yield place, self._finite(record, after.float().sub_(before))
         places, patches = self._replaced(record)
-        values = patches.float() - ground[places.to(ground.device)].cpu()
+        place = places.to(ground.device)
+        yield place, self._finite(record, patches.to(ground.device).float().sub_(ground[place]))
+
+    def _finite(self, record: Record, values: Tensor) -> Tensor:
         if not values.isfinite().all():
             raise ConfigError(f"{self.path}: {record.name!r} has entries that are not finite: leave this model out")
-        return places, values
+        return values
 
     def _replaced(self, record: Record) -> tuple[Tensor, Tensor]:
         """Return places, and the fine-tune's entries there, in its type."""

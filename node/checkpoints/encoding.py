@@ -28,6 +28,7 @@ from .delta_index import FILE_NAME, MAGIC, MAX_FILE, Carried, Index, Record, Spa
 from .header import MERGED, NAMES, Described
 from .lossless import MANTISSA, exact
 from .reading import Checkpoint
+from .writing import refuse
 
 SLACK: Final = 512
 """A change is worth so many bytes more than the whole tensor: it knows its base, and merges by entries."""
@@ -137,7 +138,7 @@ def encode(
             )
             size = writer.finish(index)
     except OSError as error:
-        raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
+        refuse(error, out, "nothing was written; make room and run the same command")
     return Encoded(
         file=str(out),
         bytes=size,

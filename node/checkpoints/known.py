@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...protocol.errors import ConfigError
-from ..merging import MergeMethod, make_method
+from ..merging import METHODS, MergeMethod, make_method
 from ..merging.aliases import ALIASES, Alias
+from ..merging.lines import Lines
+from ..merging.steps import Followed
 from ..registry import nearest
 
 COMPLEMENT = "1 - "
@@ -15,15 +18,34 @@ COMPLEMENT = "1 - "
 
 def known_method(name: str, parameters: Mapping[str, Any], after: Sequence[Mapping[str, object]] = ()) -> MergeMethod:
     """Return a method by its name and its parameters in the terms of whoever named it. Raises ConfigError."""
-    if ":" not in name:
+    if name in METHODS:
         return make_method(name, parameters, after)
     if name not in ALIASES:
-        raise ConfigError(f"unknown merge method {name!r}: {nearest(name, ALIASES)}")
+        raise unknown(name)
     alias = ALIASES[name]
     try:
         return make_method(alias.method, translated(alias, parameters), after)
     except ConfigError as error:
         raise ConfigError(f"{name} ({alias.method} here): {error}") from error
+
+
+def counted(method: MergeMethod, names: Iterable[str]) -> MergeMethod:
+    """Return a method whose steps know how many blocks a model with tensors of these names has."""
+    if not isinstance(method, Followed):
+        return method
+    steps = tuple(step.counted(names) if isinstance(step, Lines) else step for step in method.steps)
+    return replace(method, steps=steps)
+
+
+def unknown(name: str, ours: Iterable[str] = METHODS) -> ConfigError:
+    """Return the error for a name that is none of ours: what another library calls so, or the nearest."""
+    theirs = [key for key in ALIASES if key.partition(":")[2] == name]
+    if theirs and name.replace("_", "-") not in METHODS:
+        chosen = next((key for key in theirs if key.startswith("mergekit:")), theirs[0])
+        hint = f"did you mean {chosen!r}, which is {ALIASES[chosen].method} here?"
+    else:
+        hint = nearest(name, ALIASES if ":" in name else ours)
+    return ConfigError(f"unknown merge method {name!r}: {hint}")
 
 
 def translated(alias: Alias, parameters: Mapping[str, Any]) -> dict[str, object]:

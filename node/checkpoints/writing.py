@@ -6,6 +6,7 @@ tensors are on the disk. Whoever makes the same model again finds them there and
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,18 +15,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 
 import torch
 from torch import Tensor
 
-from ...protocol.errors import ConfigError
+from ...protocol.errors import ConfigError, DegradedError
 from ..merging.rows import BLOCK
 from .header import Described, pack_header
 from .layout import Files, index_of
-from .reading import INDEX
+from .reading import INDEX, WEIGHTS
 
 JOURNAL: Final = "journal.json"
+RESERVE: Final = "journal.reserve"
+"""As many bytes as the journal will need: given back to a full disk, so that what is done can be noted."""
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_MODEL: Final = (WEIGHTS - {".safetensors"}) | {".json", ".yaml", ".yml", ".toml", ".pmd"}
+"""How a place for a model does not end."""
+SLACK: Final = 1 << 12
 ENOUGH: Final = 1 << 28
 """Bytes written between two entries of the journal, which wait for the disk."""
 
@@ -47,6 +54,8 @@ class Output:
         self._places: dict[str, tuple[int, int]] = {}
         self._descriptors: list[int] = []
         self._pending = 0
+        if out.suffix in NO_MODEL:
+            raise ConfigError(f"{out}: models are written as a .safetensors file or a folder: name one of these")
         if out.exists():
             raise ConfigError(f"{out}: exists; name another place, or remove it")
         if not out.absolute().parent.is_dir():
@@ -104,6 +113,7 @@ class Output:
         with self._told():
             self._note()
             self._close()
+            (self.partial / RESERVE).unlink(missing_ok=True)
             if self.out.suffix == ".safetensors":
                 os.replace(self.partial / self.out.name, self.out)
                 shutil.rmtree(self.partial)
@@ -132,6 +142,8 @@ class Output:
                 shutil.rmtree(self.partial)
         self.partial.mkdir(exist_ok=True)
         self._write_journal()
+        names = [tensor.name for tensors in self.files.values() for tensor in tensors]
+        (self.partial / RESERVE).write_bytes(bytes(len(self._journal(names)) + SLACK))
 
     def _open(self, name: str, tensors: Sequence[Described], metadata: Mapping[str, str]) -> None:
         head = pack_header(tensors, metadata)
@@ -152,8 +164,18 @@ class Output:
 
     def _write_journal(self) -> None:
         new = self.partial / (JOURNAL + ".new")
-        new.write_text(json.dumps({"key": self._key, "done": sorted(self.done)}))
+        try:
+            _store(new, self._journal(self.done))
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            if error.errno not in FULL:
+                raise
+            (self.partial / RESERVE).unlink(missing_ok=True)
+            _store(new, self._journal(self.done))
         os.replace(new, self.partial / JOURNAL)
+
+    def _journal(self, done: Iterable[str]) -> bytes:
+        return json.dumps({"key": self._key, "done": sorted(done)}).encode()
 
     def _close(self) -> None:
         for descriptor in self._descriptors:
@@ -165,4 +187,22 @@ class Output:
         try:
             yield
         except OSError as error:
-            raise ConfigError(f"{self.partial}: cannot be written: {error.strerror or error}") from error
+            left = sum(t.nbytes for tensors in self.files.values() for t in tensors if t.name not in self.done)
+            refuse(
+                error, self.partial, f"make room for {left:,} bytes more and run the same command: it goes on from here"
+            )
+
+
+def refuse(error: OSError, path: Path, cure: str) -> NoReturn:
+    """Raise what an error at writing means to people: a full disk is nobody's wrong choice."""
+    if error.errno in FULL:
+        raise DegradedError(f"{path}: the disk is full: {cure}") from error
+    raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _store(path: Path, data: bytes) -> None:
+    """Write a small file through to the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsons
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,6 +86,8 @@ def merge(
     Interrupted, the same command goes on where it stopped. A folder gets the base's configuration and tokenizer,
     and peermerge.json, which says what became of every tensor that was not merged.
     """
+    # Before torch loads: its threads would spin between the short steps of a merge, at the cost of all other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     flags = {
         "base": base,
         "method": method,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -13,11 +14,11 @@ from ...protocol.parallel import ordered
 
 Reader: TypeAlias = Callable[[slice], Tensor]
 """Returns a part of a vector as a rule wants it: perhaps a view, so nobody writes to it."""
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-BLOCK = (1 << 15) - 64
-"""Entries worked on at a time: some rows of a block fit a core's cache, and torch starts no threads of its own, as it
-does from 2^15 on."""
+BLOCK = 1 << 16
+"""Entries worked on at a time: some rows of a block fit a core's cache, and threads seldom wait for the interpreter."""
 TURN = 64
 """Blocks that a thread takes at a time, at most."""
 
@@ -56,7 +57,36 @@ class Span:
         return torch.stack(found).sum(0) if found else torch.zeros((), dtype=torch.float64, device=self.device)
 
     def _each(self, work: Callable[[slice], Result]) -> list[Result]:
-        return list(ordered(work, self.parts(), torch.get_num_threads(), TURN))
+        return list(shared(work, self.parts()))
+
+
+def shared(work: Callable[[Item], Result], items: Sequence[Item], threads: int | None = None) -> Iterator[Result]:
+    """Yield work(item) for each item in order, on as many threads as torch has unless told, each of them alone."""
+    before = torch.get_num_threads()
+    threads = before if threads is None else threads
+    if threads <= 1 or len(items) <= 1:
+        yield from map(work, items)
+        return
+
+    def alone_at(item: Item) -> Result:
+        torch.set_num_threads(1)  # of the thread that calls it
+        return work(item)
+
+    try:
+        yield from ordered(alone_at, items, threads, TURN)
+    finally:
+        torch.set_num_threads(before)  # threads to come start with what was set last
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep torch from sharing short steps among its threads: waking them takes longer than the step."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_blocks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from .method import MergeMethod, Site, check_finite, check_share
 from .readers import each, matched, named
 from .ties import TO_ONESELF, Aggregate, Election, elect_read
 
-DRAWN = 1 << 15
+DRAWN = 1 << 16
 """Entries drawn at a time, by a generator of their own."""
 Rescale: TypeAlias = Literal["paper", "l1", "none"]
 
@@ -145,12 +145,13 @@ class DropEqually(Drop):
         """Return a reader that draws as it reads."""
         if self.density == 1:
             return delta.__getitem__
-        probability = torch.full((), self.density, device=delta.device)
+        limits = thresholds(torch.full((), self.density, device=delta.device))
         gain = 1 / self.density if rescale else 1.0
 
         def read(where: slice) -> Tensor:
             part = delta[where]
-            return (part * drawn(probability, part.shape, seed, where.start)).mul_(gain)
+            kept = drawn(limits, part.shape, seed, where.start).mul_(part)
+            return kept.mul_(gain) if rescale else kept
 
         return read
 
@@ -177,17 +178,23 @@ class DareTies(DroppingElected):
         return [DropEqually(density) for density in each(self.density, count)]
 
 
-def drawn(probability: Tensor, shape: Sequence[int], seed: int, start: int) -> Tensor:
-    """Draw what is kept of the part of a vector that begins at `start`; probabilities are broadcast to the shape.
+def thresholds(probability: Tensor) -> Tensor:
+    """Return what `drawn` compares random numbers with: of 32 bits on the CPU, floats elsewhere."""
+    if probability.device.type != "cpu":
+        return probability
+    return (probability.double() * 2.0**32 - 2.0**31).clamp_(max=2.0**31 - 1).to(torch.int32)
+
+
+def drawn(limits: Tensor, shape: Sequence[int], seed: int, start: int) -> Tensor:
+    """Draw what is kept, 1, or not, 0, of the part of a vector that begins at `start`; limits are broadcast.
 
     The same seed draws the same on one kind of device, however many threads read the parts: on the CPU from the raw
     bits of a generator whose stream numpy does not change.
     """
-    device = probability.device
-    if device.type != "cpu":
-        generator = torch.Generator(device).manual_seed(seed)
-        return torch.rand(shape, generator=generator, device=device) < probability
+    kept = torch.empty(tuple(shape), device=limits.device)
+    if limits.device.type != "cpu":
+        generator = torch.Generator(limits.device).manual_seed(seed)
+        return torch.lt(torch.rand(kept.shape, generator=generator, device=limits.device), limits, out=kept)
     count = math.prod(shape)
-    bits = np.random.SFC64([seed, start]).random_raw((count + 1) // 2).view(np.uint32)[:count].reshape(shape)
-    limits = (probability.double() * 2.0**32).clamp(max=2.0**32 - 1).numpy().astype(np.uint32)
-    return torch.from_numpy(bits < limits)
+    bits = np.random.SFC64([seed, start]).random_raw((count + 1) // 2).view(np.int32)[:count]
+    return torch.lt(torch.from_numpy(bits).view(kept.shape), limits, out=kept)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...protocol.errors import ConfigError
 from .blocks import Reader
-from .dare import DRAWN, Drop, DroppingElected, DroppingLinear, drawn
+from .dare import DRAWN, Drop, DroppingElected, DroppingLinear, drawn, thresholds
 from .method import check_share
 from .readers import each
 
@@ -105,12 +105,12 @@ class DropByRank(Drop):
             return delta.__getitem__
         rows = Rows.of(shape)
         ladder = rows.ladder(self.density, self.epsilon, delta.device)
-        gains = 1 / ladder if rescale else torch.ones_like(ladder)
+        limits, gains = thresholds(ladder), 1 / ladder if rescale else torch.ones_like(ladder)
 
         def read(where: slice) -> Tensor:
             part = rows.cut(delta[where])
             # Drawn rank by rank: so draws are put in place together with their gains.
-            factors = gains * drawn(ladder, part.shape, seed, where.start)
+            factors = drawn(limits, part.shape, seed, where.start).mul_(gains)
             return arranged(factors, part).mul_(part).view(-1)
 
         return read

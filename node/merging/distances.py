@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ...protocol.parallel import ordered
-from .blocks import BLOCK, TURN
+from .blocks import BLOCK, shared
 
 WIDE = 1 << 22
 """Entries worked on at a time on devices that are not the CPU: bounds the float64 copies."""
@@ -57,6 +56,6 @@ def _summed(function: Callable[[Tensor], Tensor], rows: Sequence[Tensor]) -> Ten
         return function(torch.stack([row[start : start + block] for row in rows]).double())
 
     total = part(0)
-    for more in ordered(part, range(block, len(rows[0]), block), threads, TURN):
+    for more in shared(part, range(block, len(rows[0]), block), threads):
         total += more
     return total

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor
 
@@ -28,8 +29,8 @@ class Lines(Step):
     smallest.
     """
 
-    blocks: int
-    """L, the model's number of blocks."""
+    blocks: int | None = None
+    """L, the model's number of blocks; None: counted in files' names, `blocks=NUMBER` where there are none."""
     alpha: float = 0.5
     beta: float = 0.5
     block: str = BLOCK
@@ -38,7 +39,7 @@ class Lines(Step):
         """Refuse a line without an end and a pattern without a number."""
         check_finite("alpha", self.alpha)
         check_finite("beta", self.beta)
-        if self.blocks < 1:
+        if self.blocks is not None and self.blocks < 1:
             raise ConfigError(f"blocks = {self.blocks}: give the model's number of blocks")
         try:
             groups = re.compile(self.block).groups
@@ -46,6 +47,21 @@ class Lines(Step):
             raise ConfigError(f"block = {self.block!r}: {error}") from error
         if groups < 1:
             raise ConfigError(f"block = {self.block!r}: put the block's number in a group, (\\d+)")
+
+    def counted(self, names: Iterable[str]) -> Self:
+        """Return the step for a model with tensors of these names: blocks that are not given are counted.
+
+        Raises ConfigError if there are none.
+        """
+        if self.blocks is not None:
+            return self
+        last = max((number for name in names if (number := self.number(name)) is not None), default=None)
+        if last is None:
+            raise ConfigError(
+                f"lines: no tensor's name has a block's number by block = {self.block!r}: give blocks=NUMBER, or the "
+                "pattern of your names"
+            )
+        return replace(self, blocks=last + 1)
 
     def apply(self, merged: Tensor, deltas: Sequence[Tensor], site: Site) -> Tensor:
         """Scale every tensor by its block's factor."""
@@ -58,6 +74,8 @@ class Lines(Step):
 
     def factor(self, name: str) -> float:
         """Return the factor of the tensor of this name."""
+        if self.blocks is None:
+            raise ConfigError("lines: nobody counted the model's blocks: give blocks=NUMBER")
         number = self.number(name)
         if number is None or number >= self.blocks:
             return self.alpha

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...protocol.errors import ConfigError
+from .blocks import alone
 from .method import MergeMethod, Piece, Site
 
 BLOCK: Final = 1 << 17
@@ -71,10 +72,11 @@ class Rows:
         """Return a row that holds these tensors of a source, minus the ground."""
         row = self.take(number, sum(piece.size for piece in pieces))
         start = 0
-        for piece in pieces:
-            place = slice(start, start + piece.size)
-            source.fill(piece.name, row[place], None if ground is None else ground[place])
-            start += piece.size
+        with alone():
+            for piece in pieces:
+                place = slice(start, start + piece.size)
+                source.fill(piece.name, row[place], None if ground is None else ground[place])
+                start += piece.size
         return row
 
 

@@ -94,5 +94,5 @@ def test_quick_merging_measures_our_side_without_mergekit(tmp_path: Path) -> Non
 def test_quick_merging_quality_scores_base_average_methods_and_individual_in_order(tmp_path: Path) -> None:
     written = figures("merging_quality", tmp_path)
     assert float(written["digits_base"]) < float(written["digits_average"]) < float(written["digits_individual"])
-    assert float(written["digits_drift_weighted-mean_own"]) < 1e-6
+    assert float(written["digits_drift_weighted-mean_own"]) < 1e-5
     assert float(written["digits_drift_ties_own"]) < float(written["digits_drift_ties_base"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import shutil
@@ -10,6 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+
+from peermerge.node.config import NodeConfig
+from peermerge.node.daemon import Daemon
+from peermerge.node.storage import DiskStorage
+from peermerge.node.workload import Workload
 
 from .daemons import NodeProcess, eventually, mesh, refused
 
@@ -129,6 +135,21 @@ def test_a_finished_run_can_be_prolonged_renewed_and_not_changed(tmp_path: Path)
         assert [event["round"] for event in rounds[4:]] == [0, 1]
         assert [event["version"] for event in rounds[4:]] == [1, 2]
         assert [event["incarnation"] for event in node.events("start")] == [1, 2, 3]
+
+
+def test_a_fresh_start_removes_all_that_peers_could_be_served(tmp_path: Path) -> None:
+    config = NodeConfig.model_validate({"node": {"data_dir": str(tmp_path)}})
+    storage = DiskStorage(tmp_path)
+    storage.write("config.json", config.model_dump_json().encode())
+    for folder in ("log", "replicas", "checkpoints", "statistics"):
+        storage.write(f"{folder}/old", b"old")
+    storage.close()
+
+    def unused() -> Workload:
+        raise NotImplementedError
+
+    asyncio.run(Daemon(config, unused, "fresh").end())
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
 def test_there_must_be_something_to_resume(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from peermerge.node.attachments import keep
 from peermerge.node.correct import Contribution, corrections
 from peermerge.node.participant import Participant
 from peermerge.node.statistics import Measured
+from peermerge.node.status import StatusService
 from peermerge.node.storage import MemoryStorage
 from peermerge.protocol.clock import run_virtual
 from peermerge.protocol.statistics import pack
@@ -79,9 +80,21 @@ def test_neighbours_hold_what_each_measured_and_merge_by_it(method: str, kind: s
 def test_an_evaluated_merge_uses_the_statistics_too(method: str, kind: str) -> None:
     async def program() -> None:
         async with opened(pair(method, schedule__rounds=1)) as mesh:
+            one, other = mesh.nodes
+            shown: list[torch.Tensor] = []
+
+            def evaluate() -> dict[str, float]:
+                live = one.params.state_dict().values()
+                shown.append(torch.cat([tensor.detach().flatten().clone() for tensor in live]))
+                return {}
+
+            one.workload.evaluate = evaluate  # type: ignore[method-assign]
             await mesh.round()
-            for node in mesh.nodes:
-                assert np.isfinite(node.progress.metrics["loss"])
+            published = torch.cat([one.log.state.tensor(t, CPU) for t in range(len(one.manifest.tensors))])
+            start = published + torch.cat([one.params.base[place] for _, place in one.manifest.slices()])
+            move = moved(one, other, one.statistics, {kind: held(one, other.name, kind)})
+            torch.testing.assert_close(shown[-1], start + move)
+            assert not torch.allclose(shown[-1], start + moved(one, other, {}, {}))
 
     run_virtual(program())
 
@@ -150,6 +163,37 @@ def test_statistics_that_cannot_be_are_refused_and_explained(method: str, kind: 
     run_virtual(program())
 
 
+@by_method
+def test_over_a_link_that_carries_frames_and_no_attachments_the_frames_count(method: str, kind: str) -> None:
+    async def program() -> None:
+        async with opened(pair(method)) as mesh:
+            one, other = mesh.nodes
+            assert other.service._budget.portion > 50
+            other.service._budget.portion = 50
+            follow = one.gather._apply
+
+            def cut(*frame: Any) -> Any:
+                mesh.network.cut_one_way([other.name], [one.name])
+                return follow(*frame)
+
+            one.gather._apply = cut
+            for round_ in range(ROUNDS):
+                await mesh.round()
+                mesh.network.heal()
+                assert one.replicas.point(other.name) == other.log.point
+                assert one.replicas.point(other.name).version == round_ + 1
+            assert one.peers[other.name].skipped == {"NO_STATISTICS": ROUNDS}
+            assert "NO_STATISTICS" in one.peers[other.name].last_error
+            assert other.peers[one.name].skipped == {}
+
+            one.gather._apply = follow
+            await mesh.round()
+            assert one.peers[other.name].skipped == {"NO_STATISTICS": ROUNDS}
+            assert one.peers[other.name].merged == 1
+
+    run_virtual(program())
+
+
 def test_nodes_that_measure_nothing_average() -> None:
     async def program() -> None:
         async with opened(pair("regmean")) as mesh:
@@ -164,13 +208,29 @@ def test_nodes_that_measure_nothing_average() -> None:
     run_virtual(program())
 
 
-def test_only_the_newest_statistics_are_kept() -> None:
+def test_a_node_without_calibration_inputs_says_that_it_averages() -> None:
+    async def program() -> None:
+        async with opened(pair("regmean")) as mesh:
+            one, other = mesh.nodes
+            one.workload.calibration = lambda: ()  # type: ignore[method-assign]
+            await mesh.round()
+            (warning,) = StatusService(one).all_warnings()
+            assert "gram of no tensor" in warning
+            assert StatusService(other).all_warnings() == []
+
+    run_virtual(program())
+
+
+def test_statistics_of_the_last_two_versions_are_kept_for_those_who_are_reading() -> None:
     async def program() -> None:
         async with opened(pair("ota")) as mesh:
-            await mesh.round(ROUNDS)
+            announced: dict[str, list[str]] = {node.name: [] for node in mesh.nodes}
+            for _ in range(ROUNDS):
+                await mesh.round()
+                for node in mesh.nodes:
+                    announced[node.name] += [f"statistics/{a.sha256.hex()}" for a in node.attachments]
             for node in mesh.nodes:
-                (announced,) = node.attachments
-                assert node.storage.names("statistics") == [f"statistics/{announced.sha256.hex()}"]
+                assert node.storage.names("statistics") == sorted(announced[node.name][-2:])
                 assert node.log.header is not None
                 assert node.log.header.attachments == node.attachments
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import BinaryIO
 
 import numpy as np
@@ -21,13 +21,14 @@ from peermerge.node.storage import MemoryStorage, Storage
 from peermerge.protocol.blob import Blob
 from peermerge.protocol.clock import VirtualClock, run_virtual
 from peermerge.protocol.errors import DegradedError, FrameError, PeerError, PeermergeError, Refusal, TransportError
-from peermerge.protocol.messages import Attachment, Member, Point
-from peermerge.protocol.parts import TAG_ATTACHMENT, TAG_CHUNK, pull_parts
+from peermerge.protocol.messages import Attachment, Member, Point, PullRequest
+from peermerge.protocol.parts import TAG_ATTACHMENT, TAG_CHUNK, TAG_ENVELOPE, pull_parts
 
 from .worlds import BASE, MANIFEST, Faults, all_bytes, follower, header, publisher, random_delta
 
 PACKED = {"fisher": b"information", "gram": bytes(range(200))}
 LIMITS = {"fisher": 100, "gram": 200}
+ASKED = PullRequest(network="net", run="run", name="bob", incarnation=1, have=Point()).encode()
 
 
 def scratch(_size: int) -> BinaryIO:
@@ -44,7 +45,8 @@ def arrived(
     """Return what came of every kind: its bytes, or the name of the refusal."""
     arrivals = Arrivals(announced(), limits, make)
     for number, data in parts:
-        arrivals.add(memoryview(bytes([number]) + data))
+        if not arrivals.add(memoryview(bytes([number]) + data)):
+            break
     found = {kind: understood(result) for kind, result in arrivals.result().items()}
     arrivals.close()
     return found
@@ -63,8 +65,9 @@ def test_what_was_announced_arrives() -> None:
     assert arrived(WHOLE) == PACKED
 
 
-def test_what_nobody_wants_passes_by() -> None:
-    assert arrived(WHOLE, {"gram": 200}) == {"gram": PACKED["gram"]}
+def test_nothing_is_read_beyond_what_is_wanted() -> None:
+    assert arrived(WHOLE, {"fisher": 100}) == {"fisher": PACKED["fisher"]}
+    assert arrived(WHOLE, {"gram": 200}) == {"gram": "NO_STATISTICS"}
     assert arrived(WHOLE, {}) == {}
 
 
@@ -136,22 +139,30 @@ class Wire:
     def __init__(self, versions: int) -> None:
         self.storage: Storage = MemoryStorage()
         self.log = publisher(self.storage)
-        rng = np.random.default_rng(1)
+        self._rng = np.random.default_rng(1)
         for _ in range(versions):
-            attached = keep(self.storage, PACKED | {"fisher": b"of version %d" % self.log.version})
-            self.log.append(random_delta(rng, density=0.9), header(self.log.last_round + 1, attachments=attached))
+            self.publish()
         self.service = service(self.log, self.storage)
         self.breaks = 10**9
+        self.script: list[bytes] | None = None
+        """What is sent instead."""
         self.tags: list[bytes] = []
+        self.ended = False
+
+    def publish(self) -> None:
+        attached = keep(self.storage, PACKED | {"fisher": b"of version %d" % self.log.version})
+        self.log.append(random_delta(self._rng, density=0.9), header(self.log.last_round + 1, attachments=attached))
 
     async def pull(self, address: str, request: bytes, *, timeout_s: float, stall_s: float) -> AsyncIterator[bytes]:
-        left = self.breaks
-        async for message in self.service.pull(request):
-            if not left:
-                raise TransportError(Refusal.TRANSPORT, "cut")
-            left -= 1
-            self.tags += [tag for tag, _ in pull_parts(message)]
-            yield message
+        messages = self.script if self.script is not None else [m async for m in self.service.pull(request)]
+        try:
+            for number, message in enumerate(messages):
+                if number == self.breaks:
+                    raise TransportError(Refusal.TRANSPORT, "cut")
+                self.tags += [tag for tag, _ in pull_parts(message)]
+                yield message
+        finally:
+            self.ended = True
 
 
 def service(log: PublishedLog, storage: Storage) -> PeerService:
@@ -164,7 +175,7 @@ def service(log: PublishedLog, storage: Storage) -> PeerService:
 class Following:
     """A follower that notes what came beside the frames."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, limits: Mapping[str, int] = LIMITS) -> None:
         self.wire, self.replicas, self.peers = wire, follower(), Peers()
         self.came: list[dict[str, bytes | str]] = []
         me = Identity("net", "run", "bob", 1, BASE, MANIFEST)
@@ -179,7 +190,7 @@ class Following:
             apply,
             scratch,
             self.note,
-            LIMITS,
+            limits,
         )
 
     def note(self, peer: str, attachments: Attachments) -> None:
@@ -201,18 +212,88 @@ def test_a_pull_brings_the_attachments_of_the_head(versions: int) -> None:
     run_virtual(program())
 
 
-def test_attachments_that_broke_off_come_again_and_once_the_frame_has_begun_they_do_not() -> None:
+def test_a_frame_that_broke_off_brings_its_attachments_when_it_goes_on() -> None:
     async def program() -> None:
         following = Following(Wire(1))
-        following.wire.service._budget.portion = len(PACKED["gram"]) // 2
-        assert not await following.pull(3)
-        assert not await following.pull(5)
-        assert following.wire.tags.count(TAG_CHUNK) == 1
-        before = following.wire.tags.count(TAG_ATTACHMENT)
-        assert before == 2 + 3
+        following.wire.service._budget.portion = 100
+        assert not await following.pull(1)
         assert await following.pull()
-        assert following.wire.tags.count(TAG_ATTACHMENT) == before
+        assert following.wire.tags.count(TAG_ATTACHMENT) == 1 + 2
         assert following.came == [PACKED | {"fisher": b"of version 0"}]
+
+    run_virtual(program())
+
+
+def test_the_frame_counts_though_its_attachments_break_off_and_those_of_the_next_version_come() -> None:
+    async def program() -> None:
+        wire = Wire(1)
+        wire.service._budget.portion = 150
+        following = Following(wire)
+        chunks = -(-wire.log.read(wire.log.plan(Point())[0]).header.frame_bytes // 150)
+        assert await following.pull(chunks + 2)
+        assert wire.tags[-2:] == [TAG_ATTACHMENT] * 2
+        assert following.replicas.point("alice") == wire.log.point
+        assert following.came == [{"fisher": b"of version 0", "gram": "NO_STATISTICS"}]
+        assert "cut" in following.peers["alice"].last_error
+        wire.publish()
+        assert await following.pull()
+        assert following.came[1:] == [PACKED | {"fisher": b"of version 1"}]
+
+    run_virtual(program())
+
+
+def test_a_header_that_announces_what_is_not_wanted_is_read_to_the_end_of_its_frame() -> None:
+    async def program() -> None:
+        for limits in ({}, {"fisher": 2}, {"second-moment": 9}):
+            wire = Wire(2)
+            wire.service._budget.portion = 10
+            following = Following(wire, limits)
+            assert await following.pull()
+            assert following.replicas.point("alice") == wire.log.point
+            assert wire.tags.count(TAG_ATTACHMENT) == 1
+            assert wire.ended, "the peer is told"
+
+    run_virtual(program())
+
+
+@pytest.mark.parametrize(
+    ("tags", "counts"),
+    [
+        ((TAG_ATTACHMENT,), False),
+        ((TAG_ENVELOPE, TAG_ATTACHMENT), True),
+        ((TAG_ENVELOPE, TAG_ATTACHMENT, TAG_ENVELOPE), True),
+        ((TAG_ENVELOPE, TAG_ATTACHMENT, TAG_CHUNK), True),
+    ],
+)
+def test_attachments_are_the_end_of_a_stream_and_come_behind_a_whole_frame(
+    tags: tuple[bytes, ...], counts: bool
+) -> None:
+    async def program() -> None:
+        wire = Wire(1)
+        following = Following(wire)
+        (envelope, *rest) = [m async for m in wire.service.pull(ASKED)]
+        assert {tag for tag, _ in pull_parts(envelope)} == {TAG_ENVELOPE, TAG_CHUNK}, "one message has the whole frame"
+        sent = {TAG_ENVELOPE: envelope, TAG_ATTACHMENT: rest[0], TAG_CHUNK: b"C" + bytes(4)}
+        wire.script = [sent[tag] for tag in tags]
+        assert await following.pull() == counts
+        assert (following.replicas.get("alice") is not None) == counts
+        assert ("BAD_HEADER" in following.peers["alice"].last_error) == (tags[1:] != (TAG_ATTACHMENT,))
+        assert bool(following.came) == counts
+
+    run_virtual(program())
+
+
+def test_a_transfer_that_breaks_off_in_a_later_frame_has_failed() -> None:
+    async def program() -> None:
+        wire = Wire(2)
+        wire.service._budget.portion = 150
+        following = Following(wire)
+        first = wire.log.read(wire.log.plan(Point())[0]).header
+        assert not await following.pull(-(-first.frame_bytes // 150) + 1)
+        assert following.replicas.point("alice") == first.point
+        assert following.came == []
+        assert await following.pull()
+        assert following.came == [PACKED | {"fisher": b"of version 1"}]
 
     run_virtual(program())
 

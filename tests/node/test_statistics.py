@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from peermerge.node.params import Parameters, describe, live_tensors
 from peermerge.node.statistics import DECAY, Measured, Measuring, input_products, kinds_of
 from peermerge.node.workload import LoopWorkload
 from peermerge.protocol.errors import ConfigError
-from peermerge.protocol.limits import MAX_STATISTIC
+from peermerge.protocol.limits import MAX_ATTACHMENT_BYTES, MAX_STATISTIC
 from peermerge.protocol.manifest import manifest_of
 from peermerge.protocol.statistics import Values, pack
 
@@ -131,6 +132,24 @@ def test_sequences_count_as_so_many_rows() -> None:
     assert values.tolist() == [expected[i][j] for i in range(3) for j in range(i + 1)]
 
 
+def test_layers_may_be_called_by_keyword_and_calls_without_a_tensor_do_not_count() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+            self.idle = nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.idle(None)
+            result: torch.Tensor = self.layer(input=x)
+            return result
+
+    model, batch = Named(), torch.tensor([[1.0, 2.0, 3.0]])
+    found = input_products(model, {0: model.layer, 1: model.idle}, [batch], CPU)
+    assert set(found) == {0}
+    assert found[0].tolist() == [1, 2, 4, 3, 6, 9]
+
+
 def test_hooks_go_when_the_inputs_fail() -> None:
     layer = nn.Linear(3, 2)
     with pytest.raises(RuntimeError):
@@ -138,9 +157,37 @@ def test_hooks_go_when_the_inputs_fail() -> None:
     assert not layer._forward_pre_hooks
 
 
-def test_without_inputs_no_layer_has_products() -> None:
-    measuring, params, _ = world("gram")
+def test_without_inputs_no_layer_has_products_and_a_warning_says_so() -> None:
+    measuring, params, workload = world("gram")
+    assert measuring.warnings == []
     assert read(measuring, params) == {}
+    (warning,) = measuring.warnings
+    assert "gram of no tensor" in warning
+    assert "calibration" in warning
+    workload._calibration = lambda: [torch.eye(3)]
+    assert read(measuring, params)
+    assert measuring.warnings == []
+
+
+def test_a_model_that_is_one_layer_has_products() -> None:
+    layer = nn.Linear(3, 2)
+    tensors = live_tensors(layer)
+    params = Parameters(tensors, describe(layer, tensors), CPU)
+    measuring = Measuring({"gram"}, LoopWorkload(layer, calibration=lambda: [torch.eye(3)]), params)
+    torch.testing.assert_close(read(measuring, params)["weight"], torch.eye(3) / 3)
+
+
+def test_statistics_that_are_too_large_to_travel_are_refused_at_the_start() -> None:
+    side = math.isqrt(MAX_ATTACHMENT_BYTES // 2)  # about half of side * side numbers of four bytes
+    for columns, fits in ((side - 10, True), (side, False)):
+        layer = nn.Linear(columns, 1)
+        tensors = live_tensors(layer)
+        params = Parameters(tensors, describe(layer, tensors), CPU)
+        if fits:
+            Measuring({"gram"}, LoopWorkload(layer), params)
+        else:
+            with pytest.raises(ConfigError, match="gram of this model"):
+                Measuring({"gram"}, LoopWorkload(layer), params)
 
 
 def test_tied_layers_have_no_products_of_their_own() -> None:
@@ -181,6 +228,16 @@ def test_sums_of_nothing_are_zeros(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["second_moment", "fisher"])
 def test_sums_that_contradict_each_other_stay_finite(kind: str, sums: list[float]) -> None:
     assert bool(opened(kind, sums).tensor(0, CPU).isfinite().all())
+
+
+@pytest.mark.parametrize("columns", [0.0, 1e-45])
+@pytest.mark.parametrize("kind", ["second_moment", "fisher"])
+def test_rows_that_no_column_bounds_stay_finite_beside_a_tiny_tensor(kind: str, columns: float) -> None:
+    wild = opened(kind, [MAX_STATISTIC, 1, columns, 0, 0], [1e-45] * 6)
+    seen = wild.tensor(0, CPU)
+    assert bool(seen.isfinite().all())
+    if not columns:
+        assert not seen.any()
 
 
 def test_triangles_stand_for_symmetric_matrices() -> None:

@@ -208,16 +208,16 @@ def test_a_stream_carries_envelope_and_frame_from_any_offset(
     assert b"".join(payload for _, payload in parts[1:]) == frame[offset:]
 
 
-def test_attachments_come_between_envelope_and_frame_by_their_places() -> None:
+def test_attachments_come_behind_the_frame_by_their_places() -> None:
     attachments = {0: MemoryBlob(b"abcde"), 2: MemoryBlob(b"xyz")}
     messages = list(pull_messages(b"envelope", b"frame", 0, 3, attachments))
     assert [(tag, bytes(payload)) for message in messages for tag, payload in pull_parts(message)] == [
         (TAG_ENVELOPE, b"envelope"),
+        (TAG_CHUNK, b"fra"),
+        (TAG_CHUNK, b"me"),
         (TAG_ATTACHMENT, b"\0abc"),
         (TAG_ATTACHMENT, b"\0de"),
         (TAG_ATTACHMENT, b"\2xyz"),
-        (TAG_CHUNK, b"fra"),
-        (TAG_CHUNK, b"me"),
     ]
 
 
@@ -225,7 +225,7 @@ def test_no_message_with_an_attachment_is_too_large() -> None:
     attachment = MemoryBlob(bytes(CHUNK_BYTES + 1))
     messages = list(pull_messages(bytes(MAX_HEADER_BYTES), b"frame", attachments={0: attachment}))
     assert max(map(len, messages)) <= MAX_MESSAGE_BYTES
-    assert len(messages) == 4
+    assert len(messages) == 3
 
 
 def test_a_stream_reads_of_its_frame_what_is_asked_for() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from peermerge.node.merging.dare import DareLinear, DareTies, DropEqually, Rescale, drawn
+from peermerge.node.merging.dare import DareLinear, DareTies, DropEqually, Rescale, drawn, thresholds
 from peermerge.protocol.errors import ConfigError
 
 from .places import draw, merged
@@ -29,7 +29,7 @@ def test_contributors_are_dropped_by_their_own_seeds() -> None:
 
 
 def test_parts_are_drawn_apart_from_each_other() -> None:
-    half = torch.full((), 0.5)
+    half = thresholds(torch.full((), 0.5))
     first, second, again = (drawn(half, (N,), 1, start) for start in (0, N, 0))
     assert torch.equal(first, again)
     assert float((first == second).float().mean()) == pytest.approx(0.5, abs=0.02)
@@ -37,13 +37,13 @@ def test_parts_are_drawn_apart_from_each_other() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_any_number_is_drawn_and_certainty_is_certain(count: int) -> None:
-    assert drawn(torch.ones(()), (count,), 3, 0).tolist() == [True] * count
-    assert drawn(torch.zeros(()), (count,), 3, 0).tolist() == [False] * count
+    assert drawn(thresholds(torch.ones(())), (count,), 3, 0).tolist() == [1.0] * count
+    assert drawn(thresholds(torch.zeros(())), (count,), 3, 0).tolist() == [0.0] * count
 
 
 def test_the_draws_of_a_seed_stay_what_they_are() -> None:
-    found = drawn(torch.full((), 0.5), (12,), 7, 0).int().tolist()
-    assert found == [0, 1, 1, 0, 1, 1, 1, 0, 1, 0, 0, 1]
+    found = drawn(thresholds(torch.full((), 0.5)), (12,), 7, 0).int().tolist()
+    assert found == [1, 0, 0, 1, 0, 0, 0, 1, 0, 1, 1, 0]
 
 
 def test_rescaled_survivors_keep_the_expectation_of_task_arithmetic() -> None:

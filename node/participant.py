@@ -135,6 +135,7 @@ class Participant:
         if base is not None:
             self.params.adopt(base)
         self.manifest = self.params.manifest
+        self.method = self.method.counted(spec.name for spec in self.manifest.tensors)
         grid = floors(self.manifest, self.params.base.cpu(), config.log.grid_bits)
         self.identity = Identity(
             config.network, config.run, self.name, incarnation, self.params.base_digest, self.manifest

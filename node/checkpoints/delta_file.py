@@ -98,7 +98,7 @@ class DeltaFile:
         if ground is None:
             raise ConfigError(f"{self.path}: a delta file is merged relative to its base: give --base")
         if self.is_whole(name):
-            fill(row, [self.raw(name)], ground, f"{self.path}: {name!r}")
+            fill(row, [self.raw(name)], ground, f"{self.path}: {name!r} (--ignore {name} takes the base's)")
             return
         record = self._records[name]
         self._check_base(record)

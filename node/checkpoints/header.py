@@ -48,6 +48,9 @@ NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
 MERGED: Final = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 """Types whose values are weights. Others are numbers of something, or stand for values only beside their scales."""
 
+QUANTISED: Final = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
+"""Types whose values are weights only beside their scales, by the look of it: integers may be anything."""
+
 
 @dataclass(frozen=True, slots=True)
 class Described:

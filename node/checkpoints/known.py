@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ...protocol.errors import ConfigError
 from ..merging import METHODS, MergeMethod, make_method
 from ..merging.aliases import ALIASES, Alias
-from ..merging.lines import Lines
-from ..merging.steps import Followed
 from ..registry import nearest
 
 COMPLEMENT = "1 - "
@@ -27,14 +24,6 @@ def known_method(name: str, parameters: Mapping[str, Any], after: Sequence[Mappi
         return make_method(alias.method, translated(alias, parameters), after)
     except ConfigError as error:
         raise ConfigError(f"{name} ({alias.method} here): {error}") from error
-
-
-def counted(method: MergeMethod, names: Iterable[str]) -> MergeMethod:
-    """Return a method whose steps know how many blocks a model with tensors of these names has."""
-    if not isinstance(method, Followed):
-        return method
-    steps = tuple(step.counted(names) if isinstance(step, Lines) else step for step in method.steps)
-    return replace(method, steps=steps)
 
 
 def unknown(name: str, ours: Iterable[str] = METHODS) -> ConfigError:

@@ -96,7 +96,7 @@ def _models(data: Mapping[str, Any], path: Path) -> tuple[list[dict[str, Any]], 
         raise ConfigError(f"{path}: slices are not supported unless a single one covers the whole models")
     sources = _tables(slices[0].get("sources"), "sources", path)
     ranges = [tuple(source.get("layer_range") or ()) for source in sources]
-    whole = _layers(path.parent / str(sources[0].get("model")))
+    whole = _layers(path.parent / Path(str(sources[0].get("model"))).expanduser())
     for found in ranges:
         if found != ranges[0] or len(found) != 2 or found[0] != 0 or (whole is not None and found[1] != whole):
             raise ConfigError(

@@ -39,6 +39,10 @@ class Report:
     missing: Mapping[str, Sequence[str]]
     tied: Mapping[str, Mapping[str, str]]
     dropped: Mapping[str, Sequence[str]]
+    repeated: Mapping[str, str]
+    """Tensors written a second time, as tied weights are, with the name of what was merged."""
+    ground: str
+    """The model that decided names, shapes, types and configuration: the base, or without one the first model."""
     files: Sequence[str]
     """Files beside the weights that were carried along."""
     left_behind: Sequence[str]
@@ -80,9 +84,15 @@ def merge(
                 output.copy(tensors[name], (block.to(tensors[name].dtype) for block in ground.blocks(name)))
                 told(tensors[name].nbytes)
             for call in calls:
-                for name, flat in () if output.done.issuperset(call.names) else work.merged(call):
-                    output.write(tensors[name], flat)
-                    told(tensors[name].nbytes)
+                targets = {
+                    name: [name, *(twin for twin, of in plan.repeated.items() if of == name)] for name in call.names
+                }
+                if output.done.issuperset(chain.from_iterable(targets.values())):
+                    continue
+                for name, flat in work.merged(call):
+                    for target in targets[name]:
+                        output.write(tensors[target], flat)
+                        told(tensors[target].nbytes)
             report = Report(
                 out=str(out),
                 recipe=recipe.model_dump(mode="json", exclude_defaults=True),
@@ -92,6 +102,8 @@ def merge(
                 missing=plan.missing,
                 tied=plan.tied,
                 dropped=plan.dropped,
+                repeated=plan.repeated,
+                ground=str(ground.path),
                 files=[path.name for path in ground.extras],
                 left_behind=ground.left_behind,
                 resumed=before,
@@ -102,9 +114,11 @@ def merge(
 
 def _device(name: str) -> torch.device:
     """Return a device that works. Raises ConfigError."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"--device {name}: there is no CUDA device here that torch can use: leave --device out")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for it
         raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from error
 
 
@@ -128,7 +142,7 @@ class _Inputs:
 
 
 def _open(stack: ExitStack, recipe: Recipe) -> _Inputs:
-    base = None if recipe.base is None else stack.enter_context(Checkpoint.open(recipe.base))
+    base = None if recipe.base is None else _open_base(stack, recipe.base)
     models: list[Model] = []
     for one in recipe.models:
         opened = open_model(one.path, base)
@@ -142,6 +156,12 @@ def _open(stack: ExitStack, recipe: Recipe) -> _Inputs:
         if len(files) != len(models):
             raise ConfigError(f"--statistics {kind}: {len(files)} files for {len(models)} models")
     return _Inputs(base, models, statistics)
+
+
+def _open_base(stack: ExitStack, path: Path) -> Checkpoint:
+    if is_delta(path):
+        raise ConfigError(f"--base {path}: a delta file is no base: make its model first, with `peermerge delta apply`")
+    return stack.enter_context(Checkpoint.open(path))
 
 
 def open_model(path: Path, base: Checkpoint | None) -> Checkpoint | DeltaFile:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +28,12 @@ REPORT: Final = "peermerge.json"
 """What a merge says of itself in the folder it wrote: it is true of no other."""
 WEIGHTS: Final = frozenset({".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".pt", ".pth", ".safetensors"})
 """How files end that hold weights: they are never carried along."""
+CODE: Final = frozenset({".bin", ".ckpt", ".pt", ".pth"})
+"""Those of them that are pickles."""
+ADAPTER: Final = "adapter_config.json"
+ADAPTER_ALONE: Final = (
+    "an adapter and no model: merge it into its base first, with PEFT's merge_and_unload() and save_pretrained(folder)"
+)
 CURE: Final = "convert it first: load it and call save_pretrained(folder), or safetensors.torch.save_file"
 
 
@@ -61,14 +68,22 @@ class Checkpoint:
         if path.name.endswith(".index.json"):
             return cls._folder(path.parent, path)
         if not path.exists():
-            raise ConfigError(f"{path}: no such file or folder")
+            hub = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path)) and path.suffix not in WEIGHTS
+            cure = f"; a name on a hub? Download it first: hf download {path} --local-dir {path.name}" if hub else ""
+            raise ConfigError(f"{path}: no such file or folder{cure}")
+        if path.suffix == ".pmd":
+            raise ConfigError(f"{path}: a delta file stands for no model alone: `peermerge delta apply` it first")
         if path.suffix in WEIGHTS - {".safetensors"}:
-            raise ConfigError(f"{path}: {path.suffix} files are not read, as they can run code; {CURE}")
+            raise ConfigError(f"{path}: {_refused(path)}")
+        if path.stem == "adapter_model":
+            raise ConfigError(f"{path}: {ADAPTER_ALONE}")
         return cls(path, (path,))
 
     @classmethod
     def _folder(cls, folder: Path, index: Path) -> Self:
         beside = list(folder.iterdir())
+        if (folder / ADAPTER).exists() and not index.exists() and not (folder / SINGLE).exists():
+            raise ConfigError(f"{folder}: {ADAPTER_ALONE}")
         if index.exists():
             names = _files_of(index)
             found = cls(folder, tuple(folder / name for name in sorted(set(names.values()))), beside)
@@ -85,7 +100,7 @@ class Checkpoint:
             raise ConfigError(f"{folder}: {len(files)} safetensors files and no {INDEX}; name one of them")
         others = sorted(p.name for p in folder.iterdir() if p.suffix in WEIGHTS)
         if others:
-            raise ConfigError(f"{folder}: {others[0]} is not read, as such files can run code; {CURE}")
+            raise ConfigError(f"{folder}: {others[0]}: {_refused(Path(others[0]))}")
         raise ConfigError(f"{folder}: holds no safetensors file")
 
     def __enter__(self) -> Self:
@@ -119,7 +134,7 @@ class Checkpoint:
     def fill(self, name: str, row: Tensor, ground: Tensor | None) -> None:
         """See `merging.rows.Source`."""
         size = BLOCK if row.device.type == "cpu" else max(1, len(row))
-        fill(row, self.blocks(name, size), ground, f"{self.path}: {name!r}")
+        fill(row, self.blocks(name, size), ground, f"{self.path}: {name!r} (--ignore {name} takes the base's)")
 
     def digest(self, name: str) -> bytes:
         """Return the SHA-256 of the tensor's bytes."""
@@ -129,6 +144,15 @@ class Checkpoint:
                 digest.update(block.view(torch.uint8).numpy().data)
             self._digests[name] = digest.digest()
         return self._digests[name]
+
+    def ties_embeddings(self) -> bool:
+        """Say whether the configuration beside the weights says that output layer and embedding are one."""
+        file = next((path for path in self.extras if path.name == "config.json"), None)
+        try:
+            data = {} if file is None else json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return False  # it is somebody else's file: whoever loads the model will say so
+        return isinstance(data, dict) and data.get("tie_word_embeddings") is True
 
     def fingerprint(self) -> str:
         """Return what tells these files from others without reading their weights: headers, sizes, times of change."""
@@ -153,6 +177,13 @@ class Checkpoint:
                 done += step
         except OSError as error:
             raise ConfigError(f"{stored.file}: cannot be read: {error.strerror}") from error
+
+
+def _refused(path: Path) -> str:
+    """Say why weights of this form are not read, and what to do."""
+    if path.suffix in CODE:
+        return f"{path.suffix} files are not read, as they can run code; {CURE}"
+    return f"{path.suffix} files are not read; convert to safetensors first, or take the safetensors of the same model"
 
 
 def _is_extra(path: Path) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ...protocol.errors import ConfigError
 from ..config import Section, parse
 from .settings import Cases, Each, Gradient, Weight
+
+SHORT: Final = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
+"""Types as many call them."""
 
 
 class Input(Section):
@@ -37,7 +40,9 @@ class Recipe(Section):
     """Steps after the method: tables with `step` and its parameters."""
     statistics: dict[str, list[Path]] = Field(default_factory=dict)
     """What was measured of the models, for methods that need it: per kind one file per model."""
-    dtype: Literal["float64", "float32", "float16", "bfloat16"] | None = None
+    dtype: Annotated[
+        Literal["float64", "float32", "float16", "bfloat16"] | None, BeforeValidator(lambda v: SHORT.get(str(v), v))
+    ] = None
     """Type of the result's weights; each tensor's own in the base unless set."""
     seed: Annotated[int, Field(ge=0)] = 0
     """For methods that draw."""
@@ -76,8 +81,8 @@ def _from(folder: Path, recipe: Recipe) -> Recipe:
     """Return the recipe with paths that lead there from the working directory."""
     return recipe.model_copy(
         update={
-            "base": None if recipe.base is None else folder / recipe.base,
-            "models": [model.model_copy(update={"path": folder / model.path}) for model in recipe.models],
-            "statistics": {kind: [folder / path for path in paths] for kind, paths in recipe.statistics.items()},
+            "base": None if recipe.base is None else folder / recipe.base.expanduser(),
+            "models": [m.model_copy(update={"path": folder / m.path.expanduser()}) for m in recipe.models],
+            "statistics": {k: [folder / path.expanduser() for path in paths] for k, paths in recipe.statistics.items()},
         }
     )

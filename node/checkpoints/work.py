@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..merging import MergeMethod, Piece, Site
 from ..merging.rows import Rows, Source, merge_rows, with_base
 from ..merging.sparse import Entries, merge_sparse
 from ..merging.state_dicts import draw
+from ..merging.steps import Followed
 from .delta_file import DeltaFile
 from .depth import depths
 from .known import known_method
@@ -48,6 +49,20 @@ class _Completed:
             row.zero_()
 
 
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """Stands for the base, and says so in errors."""
+
+    model: Checkpoint
+
+    def fill(self, name: str, row: Tensor, ground: Tensor | None) -> None:
+        """See `merging.rows.Source`."""
+        try:
+            self.model.fill(name, row, ground)
+        except ConfigError as error:
+            raise ConfigError(f"the base: {error}") from error
+
+
 class Work:
     """One merge: models, what is to be done for each tensor, and the rows it is done in."""
 
@@ -78,18 +93,47 @@ class Work:
         parameters = evaluated(self.recipe.parameters, name, depth)
         key = repr(sorted(parameters.items()))
         if key not in self._methods:
-            method = known_method(self.recipe.method, parameters, self.recipe.after)
-            if absent := method.needs - {"base"} - self.statistics.keys():
-                kind = min(absent)
-                raise ConfigError(
-                    f"{self.recipe.method} needs what was measured of the models: give --statistics {kind}=FILE once "
-                    "per model, in their order"
-                )
+            method = known_method(self.recipe.method, parameters, self.recipe.after).counted(self.tensors)
+            self._check(method)
             self._methods[key] = method
         weights = [evaluate(model.weight, name, depth, 1.0) for model in self.recipe.models]
         if bad := [weight for weight in weights if isinstance(weight, bool) or not isinstance(weight, int | float)]:
             raise ConfigError(f"weight {bad[0]!r} of tensor {name!r}: give a number")
         return self._methods[key], tuple(map(float, weights))
+
+    def _check(self, method: MergeMethod) -> None:
+        """Raise ConfigError if the method lacks what it needs, or has values for other models than there are."""
+        paths = [str(model.path) for model in self.recipe.models]
+        if "base" in method.needs and self.base is None:
+            two = f"; between two models one is the base: --base {' '.join(paths)}" if len(paths) == 2 else ""
+            raise ConfigError(
+                f"{self.recipe.method} compares models with their base: name one, --base and the model that they "
+                f"started from{two}"
+            )
+        if absent := method.needs - {"base"} - self.statistics.keys():
+            raise ConfigError(
+                f"{self.recipe.method} needs what was measured of the models: give --statistics {min(absent)}=FILE "
+                "once per model, in their order"
+            )
+        for kind in sorted(self.statistics.keys() - method.needs):
+            raise ConfigError(f"--statistics {kind}: {self.recipe.method} does not look at them: leave them out")
+        rule = method.method if isinstance(method, Followed) else method
+        for key in (field.name for field in fields(rule) if field.init):  # type: ignore[arg-type]
+            value = getattr(rule, key)
+            if isinstance(value, tuple) and len(value) != len(paths):
+                raise ConfigError(
+                    f"{key} = {list(value)}: {len(value)} values for {len(paths)} models: give one for all, or one each"
+                )
+
+    def _check_measured(self) -> None:
+        """Raise ConfigError if statistics are of other tensors than those that are merged."""
+        for kind, files in self.statistics.items():
+            for file in files:
+                if not file.tensors.keys() & self.plan.contributors.keys():
+                    raise ConfigError(
+                        f"--statistics {kind}: {file.path} has no tensor of a name that is merged, such as "
+                        f"{min(self.plan.contributors)!r}: name them as in the models"
+                    )
 
     def calls(self) -> list[Call]:
         """Return the calls that merge all tensors. Raises ConfigError if one that sees all would differ among them."""
@@ -98,6 +142,7 @@ class Work:
             for name, contributors in self.plan.contributors.items()
             for method, weights in [self.settings(name)]
         ]
+        self._check_measured()
         if all(call.method.scope == "tensor" for call in each):
             return each
         first = each[0]
@@ -125,7 +170,7 @@ class Work:
             yield from self._by_entries(method, site, deltas, self.base)
             return
         sources: list[Source] = [self._completed(self.models[i]) for i in contributors]
-        flat = merge_rows(method, sources, self.base, site, self.rows)
+        flat = merge_rows(method, sources, self.base and _Base(self.base), site, self.rows)
         for piece, part in zip(pieces, flat.split([piece.size for piece in pieces]), strict=True):
             yield piece.name, part
 
@@ -137,7 +182,7 @@ class Work:
         parts: list[list[Entries]] = [[] for _ in deltas]
         start = 0
         for piece in site.pieces:
-            ground = self.rows.filled(0, base, [piece])
+            ground = self.rows.filled(0, _Base(base), [piece])
             for delta, found in zip(deltas, parts, strict=True):
                 one = delta.entries(piece.name, ground)
                 found.append(Entries(one.index + start if start else one.index, one.values))
@@ -153,7 +198,7 @@ class Work:
         result = merge_sparse(method, entries, with_base(method, site, self.rows.take(0, site.size)) if alone else site)
         start = 0
         for piece in site.pieces:
-            row = self.rows.take(0, piece.size) if alone else self.rows.filled(0, base, [piece])
+            row = self.rows.take(0, piece.size) if alone else self.rows.filled(0, _Base(base), [piece])
             begin, end = torch.searchsorted(result.index, torch.tensor([start, start + piece.size]).to(row.device))
             row[result.index[begin:end] - start] += result.values[begin:end]
             yield piece.name, row

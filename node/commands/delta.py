@@ -5,14 +5,14 @@ from __future__ import annotations
 import json as jsons
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ..config import PublishConfig, parse
-from .merge import resumable
+from .merge import interruptible, resumable
 from .output import listed, plain, size
 from .progress import bytes_bar
 
@@ -20,6 +20,7 @@ Base = Annotated[Path, typer.Option(metavar="PATH", help="The model that the fin
 ShardSize = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Split a folder's weights, such as 5GB. Default: like the base's.")
 ]
+UNBOUNDED: Final = 1 << 16
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -49,6 +50,7 @@ def encode(
     with (
         Checkpoint.open(base) as before,
         Checkpoint.open(tuned) as after,
+        interruptible("nothing was written"),
         bytes_bar(Console(stderr=True), "encoding") as bar,
     ):
         bar.started(sum(tensor.nbytes for tensor in after.tensors.values()))
@@ -113,7 +115,8 @@ def inspect(
     typer.echo(f"{plain(str(file))}: {size(file.stat().st_size)} for a model of {size(total)}")
     typer.echo(f"base {index.base_digest}, " + (index.budget if not index.left else _lost(index.budget, index.left)))
     table = Table(box=None, header_style="cyan", pad_edge=False)
-    for column in ("tensor", "type", "shape", "bytes", "entries", "patches", "kind"):
+    table.add_column("tensor", overflow="fold")
+    for column in ("type", "shape", "bytes", "entries", "patches", "kind"):
         table.add_column(column, justify="right" if column in ("bytes", "entries", "patches") else "left")
     for record in index.tensors:
         spent = size(sum(span.size for span in record.spans))
@@ -121,7 +124,8 @@ def inspect(
         shape = "x".join(map(str, record.shape)) or "scalar"
         counts = f"{record.entries:,}", f"{record.patched:,}"
         table.add_row(plain(record.name), record.dtype, shape, spent, *counts, kind)
-    Console(highlight=False).print(table)
+    # Without a terminal there is no width to keep to, and names are there to be searched for.
+    Console(highlight=False, width=None if Console().is_terminal else UNBOUNDED).print(table)
     for carried in index.files:
         typer.echo(f"file: {carried.name}, {size(carried.data.size)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsons
+import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,8 @@ def merge(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODELS...", help="Files, folders or delta files in the order that counts; or a recipe."
+            metavar="MODELS...",
+            help="Files, folders or delta files in the order that counts; or a recipe: TOML, or mergekit's YAML.",
         ),
     ],
     out: Annotated[
@@ -52,22 +54,37 @@ def merge(
     ] = None,
     statistics: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND=FILE", help="What was measured of the models, such as fisher: once per model."),
+        typer.Option(
+            metavar="KIND=FILE",
+            help="What was measured of the models, such as fisher: a file with their names, once per model.",
+        ),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="float32, float16 or bfloat16. Default: each tensor's own.")
+        str | None,
+        typer.Option(
+            metavar="TYPE", help="bfloat16 (bf16), float16 (fp16), float32 (fp32). Default: each tensor's in the base."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="For methods that draw.")] = None,
     missing: Annotated[
         str | None,
-        typer.Option(metavar="error|tied|base|skip", help="Where a model lacks a tensor."),
+        typer.Option(
+            metavar="error|tied|base|skip",
+            help="Where a model lacks a tensor: stop (the default), take its copy of the tied one, take the base's for "
+            "it, or merge the models that have it.",
+        ),
     ] = None,
     extra: Annotated[
         str | None,
-        typer.Option(metavar="error|drop", help="Where the base lacks a model's tensor."),
+        typer.Option(
+            metavar="error|drop", help="Where the base lacks a model's tensor: stop (the default), or leave it out."
+        ),
     ] = None,
     integers: Annotated[
-        str | None, typer.Option(metavar="error|base", help="Where buffers of integers differ.")
+        str | None,
+        typer.Option(
+            metavar="error|base", help="Where integers or quantised weights differ: stop (the default), or the base's."
+        ),
     ] = None,
     ignore: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Take the base's for tensors of such names.")
@@ -80,6 +97,9 @@ def merge(
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")] = False,
 ) -> None:
     """Merge models that lie in files: safetensors, folders as Hugging Face has them, delta files, or a recipe.
+
+    A recipe is a TOML file of ours, or mergekit's YAML. Without --base the models are merged as they are, and the first
+    decides names, types and configuration.
 
     Weights stream tensor by tensor, in float32 with one cast at the end. Memory: 4 bytes x the largest tensor x
     (models + 2), besides what the method takes; methods that look at all tensors at once: of the whole model.
@@ -144,10 +164,17 @@ def measured(texts: list[str] | None) -> dict[str, list[str]]:
 @contextmanager
 def resumable(out: Path) -> Iterator[None]:
     """Turn an interruption into advice."""
+    with interruptible(f"{out}.partial keeps what is done: the same command goes on from there"):
+        yield
+
+
+@contextmanager
+def interruptible(advice: str) -> Iterator[None]:
+    """Turn an interruption into a line that says what is left of the work."""
     try:
         yield
     except KeyboardInterrupt:
-        complain(f"interrupted; {out}.partial keeps what is done: the same command goes on from there")
+        complain(f"interrupted; {advice}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
@@ -164,9 +191,12 @@ def _recipe(inputs: list[Path], weights: str | None, given: dict[str, Any]) -> t
     if len(numbers) != len(inputs):
         raise ConfigError(f"--weights {weights}: {len(numbers)} numbers for {len(inputs)} models")
     try:
-        models = [{"path": path, "weight": float(n)} for path, n in zip(inputs, numbers, strict=True)]
+        values = [float(number) for number in numbers]
     except ValueError:
         raise ConfigError(f"--weights {weights}: write numbers such as 1,2,0.5") from None
+    if not all(map(math.isfinite, values)):
+        raise ConfigError(f"--weights {weights}: write finite numbers such as 1,2,0.5")
+    models = [{"path": path, "weight": value} for path, value in zip(inputs, values, strict=True)]
     recipe = parse(Recipe, {**given, "models": models}, "the command line")
     plain_weights = f"{recipe.method} merges the weights themselves, as there is no --base that they changed from"
     return recipe, [plain_weights] if recipe.base is None and recipe.method != "weighted-mean" else []
@@ -176,11 +206,17 @@ def _show(report: Report) -> None:
     sparse = f", {report.sparse} of them by entries" if report.sparse else ""
     resumed = f", {report.resumed} found from an earlier run" if report.resumed else ""
     lines = [f"{report.out}: {report.merged} tensors merged{sparse}{resumed}"]
+    if "base" not in report.recipe:
+        lines.append(f"names, types and configuration: as in {report.ground}, the first model, as there is no --base")
     reasons = sorted(set(report.kept.values()))
-    lines += [listed(f"as in the base ({why})", [n for n, w in report.kept.items() if w == why]) for why in reasons]
+    ground = "the base" if "base" in report.recipe else report.ground
+    lines += [listed(f"as in {ground} ({why})", [n for n, w in report.kept.items() if w == why]) for why in reasons]
     lines += [listed(f"missing in {model}", names) for model, names in report.missing.items()]
     lines += [listed(f"tied in {model}", list(names)) for model, names in report.tied.items()]
     lines += [listed(f"left out of {model}", names) for model, names in report.dropped.items()]
+    if report.repeated:
+        twins = [f"{name} as {first}" for name, first in report.repeated.items()]
+        lines.append(listed("merged once and written twice, as they are tied", twins))
     if report.left_behind:
         lines.append(listed("not carried along", report.left_behind))
     if report.files:

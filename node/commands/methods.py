@@ -6,30 +6,43 @@ import inspect
 import json as jsons
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from ...protocol.errors import ConfigError
-from ..registry import nearest
+FAMILIES: Final = {
+    "weighted-mean": "Means",
+    "ties": "Elections",
+    "breadcrumbs": "Cuts and masks",
+    "slerp": "Spheres and averages",
+    "tsvm": "Subspaces",
+    "fisher": "Statistics",
+    "clip": "Robust rules",
+    "lines": "Steps after a method",
+}
+"""The families by the first of each, in the order of the tables."""
 
 
 def methods(
     name: Annotated[str | None, typer.Argument(help="One of ours, or an alias such as mergekit:ties.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list, or one object for a name.")] = False,
 ) -> None:
-    """List the merge methods and the steps after them; with a name, all that is known of it.
+    """List the merge methods by family and the steps after them; with a name, all that is known of it.
 
     scope: what one call sees with the defaults, one tensor or all of them. needs: the base, or statistics of the
     models.
     """
+    from ..checkpoints.known import unknown
     from ..merging import METHODS, STEPS
     from ..merging.aliases import ALIASES
 
-    found = [about(key, kind) for key, kind in {**METHODS, **STEPS}.items()]
+    family, found = "", []
+    for key, kind in {**METHODS, **STEPS}.items():
+        family = FAMILIES.get(key, family)
+        found.append({"family": family, **about(key, kind)})
     if name is None:
         typer.echo(jsons.dumps(found, indent=1)) if json else _list(found)
         return
@@ -37,7 +50,7 @@ def methods(
     key = name if alias is None else alias.method
     one = next((entry for entry in found if entry["name"] == key), None)
     if one is None:
-        raise ConfigError(f"unknown merge method {name!r}: {nearest(name, [*METHODS, *STEPS, *ALIASES])}")
+        raise unknown(name, [*METHODS, *STEPS])
     if alias is not None:
         one |= {"alias": name, "fixed": dict(alias.parameters), "names": dict(alias.names)}
     typer.echo(jsons.dumps(one, indent=1)) if json else _one(one)
@@ -49,6 +62,7 @@ def about(name: str, kind: Any) -> dict[str, Any]:
     from ..merging.aliases import ALIASES
 
     text = inspect.cleandoc(kind.__doc__ or "")
+    types = get_type_hints(kind)
     return {
         "name": name,
         "kind": "method" if name in METHODS else "step",
@@ -58,8 +72,21 @@ def about(name: str, kind: Any) -> dict[str, Any]:
         "needs": sorted(_said(kind, "needs", ())),
         "sparse": _said(kind, "sparse", False),
         "parameters": {f.name: None if f.default is MISSING else f.default for f in fields(kind) if f.init},
+        "choices": {key: found for key, hint in types.items() if (found := choices(hint))},
         "aliases": sorted(alias for alias, known in ALIASES.items() if known.method == name),
     }
+
+
+def choices(hint: Any) -> list[object]:
+    """Return the values that a parameter of this type is chosen from, none where any will do.
+
+    >>> choices(Literal["paper", "official"])
+    ['paper', 'official']
+    """
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    several = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    return [choice for one in several for choice in choices(one)]
 
 
 def _said(kind: Any, key: str, absent: Any) -> Any:
@@ -70,19 +97,28 @@ def _said(kind: Any, key: str, absent: Any) -> Any:
 
 
 def _list(found: list[dict[str, Any]]) -> None:
+    """Print one line each, cut at the edge of a terminal and whole elsewhere."""
     console = Console(highlight=False)
-    table = Table(box=None, header_style="cyan", pad_edge=False)
-    for column in ("method", "scope", "needs", "what it does"):
-        table.add_column(column, no_wrap=column == "method")
-    for one in found:
-        step = " (step)" if one["kind"] == "step" else ""
-        table.add_row(Text(one["name"] + step), one["scope"], ", ".join(one["needs"]), Text(one["summary"]))
-    console.print(table)
+    columns = ("name", "scope", "needs", "summary")
+    rows = [{**one, "needs": ", ".join(one["needs"]) or "-"} for one in found]
+    widths = [max(len(row[column]) for row in rows) for column in columns[:-1]]
+    family = ""
+    for row in rows:
+        if row["family"] != family:
+            console.print(Text(("\n" if family else "") + row["family"], style="cyan"))
+            family = row["family"]
+        cells = [row[column].ljust(width) for column, width in zip(columns, [*widths, 0], strict=True)]
+        line = Text("  " + "  ".join(cells))
+        if console.is_terminal:
+            line.truncate(console.width, overflow="ellipsis")
+        console.print(line, soft_wrap=True)
 
 
 def _one(one: Mapping[str, Any]) -> None:
     lines = [f"{one['name']} ({one['kind']})", "", one["text"], ""]
-    lines += [f"  {key} = {value!r}" for key, value in one["parameters"].items()]
+    for key, value in one["parameters"].items():
+        known = one["choices"].get(key)
+        lines.append(f"  {key} = {value!r}" + (f" (choose from {', '.join(map(repr, known))})" if known else ""))
     lines += [f"scope: {one['scope']}", f"needs: {', '.join(one['needs']) or 'nothing'}"]
     lines += [f"sparse inputs are merged {'by entries' if one['sparse'] else 'as whole tensors'}"]
     if one["aliases"]:

@@ -55,6 +55,7 @@ EXAMPLES: dict[str, str] = {
         "peermerge merge --base base --weights 1,0.5 math.pmd code.pmd -o merged --shard-size 5GB",
         "peermerge merge a.safetensors b.safetensors -o mean.safetensors",
         "peermerge merge recipe.toml -o merged",
+        "peermerge merge mergekit.yaml -o merged",
     ),
     "methods": examples("peermerge methods", "peermerge methods ties", "peermerge methods --json | jq -r '.[].name'"),
     "delta": examples(

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .blocks import in_blocks
+from .blocks import WIDE, Span
 from .method import MergeMethod, Site
 
 SMALLEST = 1e-8
@@ -50,11 +50,14 @@ def weighted_sum(deltas: Sequence[Tensor], weights: Sequence[float], by: float =
     """
     if len(deltas) != len(weights):
         raise ValueError(f"{len(deltas)} deltas, {len(weights)} weights")
+    if not deltas:
+        return torch.zeros(())
 
-    def add(*rows: Tensor) -> Tensor:
-        total = rows[0] * weights[0]
-        for row, weight in zip(rows[1:], weights[1:], strict=True):
-            total.add_(row, alpha=weight)
-        return total if by == 1 else total.div_(by)
+    def add(where: slice, total: Tensor) -> None:
+        torch.mul(deltas[0][where], weights[0], out=total)
+        for delta, weight in zip(deltas[1:], weights[1:], strict=True):
+            total.add_(delta[where], alpha=weight)
+        if by != 1:
+            total.div_(by)
 
-    return in_blocks(add, *deltas) if deltas else torch.zeros(())
+    return Span(len(deltas[0]), deltas[0].device, WIDE).filled(add)

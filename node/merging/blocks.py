@@ -17,8 +17,11 @@ Reader: TypeAlias = Callable[[slice], Tensor]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-BLOCK = 1 << 16
-"""Entries worked on at a time: some rows of a block fit a core's cache, and threads seldom wait for the interpreter."""
+BLOCK = (1 << 15) - 64
+"""Entries worked on at a time: some rows of a block fit a core's cache, and what steps make of one stays below the
+128 KiB from which the C library gets fresh pages from the system each time."""
+WIDE = 1 << 16
+"""The same for work that makes nothing on the way: threads wait for the interpreter less often."""
 TURN = 64
 """Blocks that a thread takes at a time, at most."""
 
@@ -43,12 +46,12 @@ class Span:
 
     def assemble(self, part: Reader) -> Tensor:
         """Return the parts one after the other."""
+        return self.filled(lambda where, result: result.copy_(part(where)))
+
+    def filled(self, fill: Callable[[slice, Tensor], object]) -> Tensor:
+        """Return a vector whose parts `fill` has written into the views of them that it is given."""
         result = torch.empty(self.length, device=self.device)
-
-        def work(where: slice) -> None:
-            result[where] = part(where)
-
-        self._each(work)
+        self._each(lambda where: fill(where, result[where]))
         return result
 
     def total(self, part: Reader) -> Tensor:

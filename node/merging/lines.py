@@ -30,7 +30,7 @@ class Lines(Step):
     """
 
     blocks: int | None = None
-    """L, the model's number of blocks; None: counted in files' names, `blocks=NUMBER` where there are none."""
+    """L, the model's number of blocks; None: counted in the tensors' names."""
     alpha: float = 0.5
     beta: float = 0.5
     block: str = BLOCK

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from .blocks import in_blocks
+from .blocks import Span
 from .method import MergeMethod, Site, check_finite
 from .sums import zeros
 
@@ -35,11 +36,12 @@ class MagMax(MergeMethod):
         rows = [delta for delta, weight in zip(deltas, site.weights, strict=True) if weight]
         if not rows:
             return zeros(deltas)
-        return in_blocks(self._largest, *rows)
 
-    def _largest(self, first: Tensor, *others: Tensor) -> Tensor:
-        largest = first
-        for row in others:
-            # In arithmetic of floats, exact for shares of 0 and 1: masks take torch five times as long.
-            largest = largest.lerp(row, row.abs().ge_(largest.abs()))
-        return largest * self.scale
+        def fill(where: slice, result: Tensor) -> None:
+            largest = rows[0][where]
+            for row in (other[where] for other in rows[1:]):
+                # In arithmetic of floats, exact for shares of 0 and 1: masks take torch five times as long.
+                largest = largest.lerp(row, row.abs().ge_(largest.abs()))
+            torch.mul(largest, self.scale, out=result)
+
+        return Span(len(rows[0]), rows[0].device).filled(fill)

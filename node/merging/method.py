@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -90,6 +90,10 @@ class MergeMethod(ABC):
     def scope(self) -> Scope:
         """Say what one call sees: one tensor after the other, or all tensors as one flat vector without padding."""
         return "tensor"
+
+    def counted(self, names: Iterable[str]) -> MergeMethod:
+        """Return the method for a model with tensors of these names, whose blocks a step may have to count."""
+        return self
 
     @abstractmethod
     def merge(self, deltas: Sequence[Tensor], site: Site) -> Tensor:

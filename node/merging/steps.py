@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor
 
@@ -15,6 +16,10 @@ class Step(ABC):
     """A rule applied to what a method merged. Fields are hyperparameters; the class docstring names the paper."""
 
     __slots__ = ()
+
+    def counted(self, names: Iterable[str]) -> Self:
+        """Return the step for a model with tensors of these names. Raises ConfigError if it finds no block to count."""
+        return self
 
     @abstractmethod
     def apply(self, merged: Tensor, deltas: Sequence[Tensor], site: Site) -> Tensor:
@@ -53,6 +58,11 @@ class Followed(MergeMethod):
     def scope(self) -> Scope:
         """Return the method's: a step works on every tensor by itself."""
         return self.method.scope
+
+    def counted(self, names: Iterable[str]) -> Followed:
+        """Return the same with steps that know the model's blocks."""
+        found = list(names)
+        return replace(self, steps=tuple(step.counted(found) for step in self.steps))
 
     def merge(self, deltas: Sequence[Tensor], site: Site) -> Tensor:
         """Merge, then take the steps."""

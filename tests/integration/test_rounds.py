@@ -23,6 +23,7 @@ from peermerge.node.participant import Participant
 from peermerge.node.simulation.memory import Played, play
 from peermerge.node.workload import LoopWorkload, Workload
 from peermerge.protocol.clock import run_virtual
+from peermerge.protocol.errors import ConfigError
 
 from .mesh import GOSSIP, SMALL, gossip, opened, simulated
 
@@ -352,3 +353,12 @@ def test_gossip_settings_only_gossip() -> None:
     played = play(gossip(simulation__nodes=2, schedule__rounds=2))
     assert GOSSIP["schedule.local_steps"] == 0
     assert {event["steps"] for event in rounds_of(played)} == {0}
+
+
+def test_a_step_after_the_merge_finds_the_blocks_of_a_nodes_model_or_says_what_to_give() -> None:
+    lines = {"step": "lines", "alpha": 0.5, "beta": 0.5}
+    over = {"schedule__rounds": 1, "schedule__local_steps": 1, "simulation__nodes": 2, "round__evaluate_every": 0}
+    with pytest.raises(ConfigError, match="give blocks=NUMBER"):
+        play(simulated(merge__after=[lines], **over))
+    played = play(simulated(merge__after=[lines | {"block": r"^(?:conv|linear)(\d+)\."}], **over))
+    assert all(torch.isfinite(node.params.tau).all() for node in played.nodes)

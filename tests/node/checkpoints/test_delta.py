@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from peermerge.node.checkpoints.encoding import Encoded, encode
 from peermerge.node.checkpoints.lossless import exact
 from peermerge.node.checkpoints.reading import Checkpoint
 from peermerge.node.config import PublishConfig
-from peermerge.protocol.errors import ConfigError
+from peermerge.protocol.errors import ConfigError, DegradedError
 
 from .models import State, llama, load, raw, same, save, tuned
 
@@ -144,6 +146,18 @@ def test_another_base_is_refused_by_the_name_of_a_tensor(tmp_path: Path) -> None
     path = save(tmp_path / "less.safetensors", {"model.norm.weight": base["model.norm.weight"]})
     with pytest.raises(ConfigError, match="give the base"):
         applied(path, tmp_path / "x.pmd", tmp_path / "again.safetensors")
+
+
+def test_a_full_disk_leaves_no_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, fine = (save(tmp_path / f"{seed}.safetensors", llama(seed)) for seed in (0, 1))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DegradedError, match=r"x\.pmd: the disk is full: nothing was written"):
+        encoded(base, fine, tmp_path / "x.pmd")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
 
 
 def test_what_exists_is_never_overwritten(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from peermerge.node.checkpoints.delta_index import read_index
 from peermerge.node.checkpoints.encoding import encode
 from peermerge.node.checkpoints.merging import merge
 from peermerge.node.checkpoints.reading import Checkpoint
@@ -21,6 +22,7 @@ from .models import State, llama, load, merged, same, save, tuned
 
 BASE = llama(0)
 MODELS = [tuned(BASE, seed) for seed in (1, 2, 3)]
+HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
 NEEDY = {name for name in METHODS if make_method(name, {}).needs - {"base"}}
 """Methods that need what was measured of the models."""
 
@@ -60,8 +62,9 @@ def test_without_a_base_models_are_merged_as_they_are(tmp_path: Path, paths: lis
     merged(tmp_path / "out.safetensors", paths[1:3], weights=[3.0, 1.0])
     expected = merge_state_dicts(make_method("weighted-mean", {}), MODELS[:2], weights=[3.0, 1.0])
     assert same(load(tmp_path / "out.safetensors"), expected)
-    with pytest.raises(ConfigError, match="name one"):
-        merged(tmp_path / "none.safetensors", paths[1:2], method="slerp")
+    with pytest.raises(ConfigError, match=r"name one.*--base \S+m1\.safetensors \S+m2\.safetensors$"):
+        merged(tmp_path / "none.safetensors", paths[1:3], method="slerp")
+    assert not (tmp_path / "none.safetensors.partial").exists()
 
 
 @pytest.mark.parametrize("method", ["weighted-mean", "ties", "task-arithmetic"])
@@ -139,7 +142,119 @@ def test_delta_files_need_their_base(tmp_path: Path, paths: list[Path]) -> None:
         merged(tmp_path / "out.safetensors", [delta], base=paths[2])
 
 
+@pytest.mark.parametrize("density", [0.1, 1.0])
+@pytest.mark.parametrize(
+    ("method", "parameters"), [("ties", {}), ("breadcrumbs", {}), ("weighted-mean", {}), ("ties", {"scope": "global"})]
+)
+def test_a_lossless_delta_file_merges_as_its_model_bit_for_bit(
+    tmp_path: Path, method: str, parameters: dict[str, Any], density: float
+) -> None:
+    base = llama(0)
+    there = save(tmp_path / "base.safetensors", base)
+    fine = []
+    for seed in (1, 2):
+        model = tuned(base, seed, 0.1, density)
+        model[EMBED][0, :3] = 1e-20  # far from any grid that serves the others: a patch
+        fine.append(save(tmp_path / f"f{seed}.safetensors", model))
+    deltas = [pmd(there, path) for path in fine]
+    assert any(record.patched for record in read_index(deltas[0]).tensors)
+    keys: dict[str, Any] = {"base": there, "method": method, "parameters": parameters, "dtype": "float32"}
+    merged(tmp_path / "deltas.safetensors", deltas, **keys)
+    merged(tmp_path / "mixed.safetensors", [deltas[0], fine[1]], **keys)
+    merged(tmp_path / "models.safetensors", fine, **keys)
+    for name in ("deltas", "mixed"):
+        assert same(load(tmp_path / f"{name}.safetensors"), load(tmp_path / "models.safetensors")), name
+
+
 # ---- What does not fit ----
+
+
+def test_all_that_does_not_fit_is_told_at_once_with_the_flags_to_copy(tmp_path: Path, paths: list[Path]) -> None:
+    norm, one, embed = "model.norm.weight", "model.one", "model.embed_tokens.weight"
+    odd = {name: tensor for name, tensor in MODELS[0].items() if name not in (norm, one)}
+    odd |= {embed: torch.zeros(26, 8, dtype=torch.bfloat16), "added": torch.ones(1)}
+    with pytest.raises(ConfigError) as caught:
+        merged(tmp_path / "out.safetensors", [save(tmp_path / "odd.safetensors", odd)], base=paths[0])
+    text = str(caught.value)
+    assert f"2 tensors {norm!r}, {one!r} are missing" in text
+    assert f"--ignore {norm} --ignore {one} " in text
+    assert f"--ignore {embed} takes the base's" in text
+    assert "'added' is not in" in text
+
+
+def test_models_without_a_common_name_are_refused(tmp_path: Path, paths: list[Path]) -> None:
+    other = save(tmp_path / "other.safetensors", {"x": torch.ones(1)})
+    with pytest.raises(ConfigError, match="is this the base"):
+        merged(tmp_path / "out.safetensors", [other], base=paths[0], missing="skip", extra="drop")
+    with pytest.raises(ConfigError, match="no tensor is left to be merged: ignored"):
+        merged(tmp_path / "out.safetensors", paths[1:], base=paths[0], ignore=["*"])
+
+
+def test_a_pattern_that_matches_nothing_is_refused(tmp_path: Path, paths: list[Path]) -> None:
+    with pytest.raises(ConfigError, match=r"--ignore model\.nrm\.weight .*'model\.norm\.weight'"):
+        merged(tmp_path / "out.safetensors", paths[1:], base=paths[0], ignore=["model.nrm.weight"])
+
+
+def test_what_is_not_finite_names_the_flag_and_the_base(tmp_path: Path, paths: list[Path]) -> None:
+    bad = save(tmp_path / "bad.safetensors", MODELS[0] | {"model.one": torch.tensor([float("nan")]).bfloat16()})
+    with pytest.raises(ConfigError, match=r"^\S+bad\.safetensors: 'model\.one' \(--ignore model\.one"):
+        merged(tmp_path / "out.safetensors", [bad], base=paths[0])
+    with pytest.raises(ConfigError, match=r"^the base: \S+bad\.safetensors: 'model\.one'"):
+        merged(tmp_path / "out.safetensors", paths[1:], base=bad)
+
+
+def test_quantised_weights_are_called_so(tmp_path: Path) -> None:
+    quantised = {"a": torch.ones(2), "w": torch.ones(2).to(torch.float8_e4m3fn)}
+    paths = [save(tmp_path / "base.safetensors", {"a": torch.ones(2), "w": torch.ones(2)})]
+    with pytest.raises(ConfigError, match=r"'w' \(float8_e4m3fn\) is quantised"):
+        merged(tmp_path / "out.safetensors", [save(tmp_path / "q.safetensors", quantised)], base=paths[0])
+
+
+def test_a_base_that_is_a_delta_file_is_to_be_applied_first(tmp_path: Path, paths: list[Path]) -> None:
+    with pytest.raises(ConfigError, match="delta apply"):
+        merged(tmp_path / "out.safetensors", paths[1:], base=pmd(paths[0], paths[1]))
+
+
+def test_values_for_each_model_are_as_many_as_models(tmp_path: Path, paths: list[Path]) -> None:
+    keys: dict[str, Any] = {"base": paths[0], "method": "ties", "parameters": {"density": [0.2, 0.5]}}
+    with pytest.raises(ConfigError, match=r"density = \[0\.2, 0\.5\]: 2 values for 3 models"):
+        merged(tmp_path / "out.safetensors", paths[1:], **keys)
+    assert not (tmp_path / "out.safetensors.partial").exists()
+
+
+# ---- Tied weights ----
+
+
+def twice(model: State, head: torch.Tensor | None = None) -> State:
+    return model | {HEAD: model[EMBED].clone() if head is None else head}
+
+
+@pytest.mark.parametrize("as_deltas", [False, True])
+def test_a_tensor_that_is_repeated_everywhere_is_merged_once(tmp_path: Path, as_deltas: bool) -> None:
+    paths = [save(tmp_path / f"m{i}.safetensors", twice(model)) for i, model in enumerate([BASE, *MODELS])]
+    models = [pmd(paths[0], path) for path in paths[1:]] if as_deltas else paths[1:]
+    told = merged(tmp_path / "out.safetensors", models, base=paths[0], method="dare-ties")
+    assert told.repeated == {HEAD: EMBED}
+    found = load(tmp_path / "out.safetensors")
+    assert torch.equal(found[HEAD], found[EMBED])
+    assert same(found, twice(merge_state_dicts(make_method("dare-ties", {}), MODELS, base=BASE)))
+
+
+def test_equal_matrices_that_a_model_parts_are_merged_apart(tmp_path: Path) -> None:
+    paths = [save(tmp_path / "base.safetensors", twice(BASE))]
+    paths.append(save(tmp_path / "parted.safetensors", twice(MODELS[0], MODELS[1][EMBED])))
+    assert merged(tmp_path / "out.safetensors", paths[1:], base=paths[0]).repeated == {}
+    assert torch.equal(load(tmp_path / "out.safetensors")[HEAD], MODELS[1][EMBED])
+
+
+def test_the_configuration_ties_what_a_model_parts(tmp_path: Path) -> None:
+    base = save(tmp_path / "base", twice(BASE), 1)
+    model = save(tmp_path / "parted", twice(MODELS[0], MODELS[1][EMBED]), 1)
+    assert merged(tmp_path / "out", [model], base=base).repeated == {HEAD: EMBED}
+    assert same(load(tmp_path / "out"), twice(MODELS[0]))
+
+
+# ---- What does not fit, tensor by tensor ----
 
 
 def test_a_missing_tensor_is_an_error_or_a_choice(tmp_path: Path, paths: list[Path]) -> None:
@@ -288,6 +403,8 @@ def test_names_of_other_libraries_lead_to_the_same_merge(tmp_path: Path, paths: 
     assert same(load(tmp_path / "a.safetensors"), load(tmp_path / "b.safetensors"))
     with pytest.raises(ConfigError, match="did you mean 'mergekit:ties'"):
         merged(tmp_path / "c.safetensors", paths[1:], base=paths[0], method="mergekit:tise")
+    with pytest.raises(ConfigError, match="did you mean 'mergekit:linear', which is weighted-mean here"):
+        merged(tmp_path / "c.safetensors", paths[1:], base=paths[0], method="linear")
 
 
 def test_statistics_are_asked_for_by_name(tmp_path: Path, paths: list[Path]) -> None:
@@ -304,6 +421,24 @@ def test_statistics_weigh_entries(tmp_path: Path, paths: list[Path]) -> None:
     assert same(load(tmp_path / "out.safetensors"), expected)
     with pytest.raises(ConfigError, match="2 files for 3 models"):
         merged(tmp_path / "none.safetensors", paths[1:], **keys)
+
+
+def test_statistics_that_nothing_is_made_of_are_refused(tmp_path: Path, paths: list[Path]) -> None:
+    fisher = save(tmp_path / "fisher.safetensors", {name: torch.ones(t.shape) for name, t in BASE.items()})
+    other = save(tmp_path / "other.safetensors", {f"module.{name}": torch.ones(t.shape) for name, t in BASE.items()})
+    keys: dict[str, Any] = {"base": paths[0], "method": "fisher"}
+    with pytest.raises(ConfigError, match="--statistics gram: fisher does not look at them"):
+        merged(tmp_path / "a.safetensors", paths[1:2], **keys, statistics={"fisher": [fisher], "gram": [fisher]})
+    with pytest.raises(ConfigError, match=r"other\.safetensors has no tensor of a name that is merged"):
+        merged(tmp_path / "b.safetensors", paths[1:2], **keys, statistics={"fisher": [other]})
+
+
+def test_lines_count_the_blocks_of_the_base(tmp_path: Path, paths: list[Path]) -> None:
+    keys: dict[str, Any] = {"base": paths[0]}
+    merged(tmp_path / "counted.safetensors", paths[1:], **keys, after=[{"step": "lines"}])
+    merged(tmp_path / "given.safetensors", paths[1:], **keys, after=[{"step": "lines", "blocks": 2}])
+    assert same(load(tmp_path / "counted.safetensors"), load(tmp_path / "given.safetensors"))
+    assert not same(load(tmp_path / "given.safetensors"), BASE)
 
 
 # ---- Output ----
@@ -335,6 +470,10 @@ def test_what_exists_is_never_overwritten(tmp_path: Path, paths: list[Path]) -> 
         merged(paths[1], paths[1:], base=paths[0])
     with pytest.raises(ConfigError, match="there is no folder"):
         merged(tmp_path / "absent" / "out.safetensors", paths[1:], base=paths[0])
+    for name in ("out.json", "out.yaml", "out.gguf"):
+        with pytest.raises(ConfigError, match=r"\.safetensors file or a folder"):
+            merged(tmp_path / name, paths[1:], base=paths[0])
+        assert not (tmp_path / f"{name}.partial").exists()
     assert paths[1].read_bytes() == before
 
 

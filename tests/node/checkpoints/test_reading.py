@@ -165,3 +165,21 @@ def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:500])
         with pytest.raises(ConfigError, match="became shorter"):
             found.read("a")
+
+
+def test_what_is_no_model_is_told_apart_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ConfigError, match=r"\.gguf files are not read; convert") as caught:
+        Checkpoint.open(tmp_path / "x.gguf")
+    assert "code" not in str(caught.value)
+    adapter = tmp_path / "lora"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    for path in (adapter, adapter / "adapter_model.safetensors"):
+        with pytest.raises(ConfigError, match="merge_and_unload"):
+            Checkpoint.open(path)
+    with pytest.raises(ConfigError, match=r"hf download someone/model-1\.5B"):
+        Checkpoint.open(Path("someone/model-1.5B"))
+    with pytest.raises(ConfigError, match=r"no such file or folder$"):
+        Checkpoint.open(tmp_path / "absent")

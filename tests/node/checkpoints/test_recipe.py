@@ -111,6 +111,18 @@ def test_a_wrong_recipe_is_named_with_the_cure(tmp_path: Path, text: str, messag
     assert "recipe.toml" in str(caught.value)
 
 
+def test_paths_may_begin_at_home_and_types_have_short_names(tmp_path: Path) -> None:
+    text = "base = '~/base'\nmodels = [{path = '~/a'}]\ndtype = 'bf16'\nstatistics = {fisher = ['~/f']}"
+    recipe, _ = read_recipe(written(tmp_path, text, "recipe.toml"))
+    home = Path.home()
+    assert (recipe.base, recipe.models[0].path, recipe.statistics) == (
+        home / "base",
+        home / "a",
+        {"fisher": [home / "f"]},
+    )
+    assert recipe.dtype == "bfloat16"
+
+
 def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="absent"):
         read_recipe(tmp_path / "absent.toml")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from peermerge.node.checkpoints import writing
 from peermerge.node.checkpoints.layout import parse_size
 from peermerge.node.checkpoints.merging import Report, merge
 from peermerge.node.checkpoints.recipe import Recipe
 from peermerge.node.config import parse
-from peermerge.protocol.errors import ConfigError
+from peermerge.protocol.errors import ConfigError, DegradedError
 
 from .models import llama, load, merged, same, save, tuned
 
@@ -104,6 +107,47 @@ def test_an_error_keeps_what_is_done(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not finite"):
         merged(tmp_path / "out.safetensors", paths[1:], base=paths[0])
     assert json.loads((tmp_path / "out.safetensors.partial" / "journal.json").read_text())["done"] == ["a"]
+
+
+class FullDisk:
+    """Has room for so many writes of weights, and then for the journal only once the reserve is gone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
+        self.left = writes
+        self._pwrite, self._store = os.pwrite, writing._store
+        monkeypatch.setattr(os, "pwrite", self.pwrite)
+        monkeypatch.setattr(writing, "_store", self.store)
+
+    def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._pwrite(descriptor, data, offset)
+
+    def store(self, path: Path, data: bytes) -> None:
+        reserve = path.with_name("journal.reserve")
+        if self.left < 0 and reserve.exists() and reserve.stat().st_size >= len(data):
+            path.touch()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._store(path, data)
+
+
+def test_a_full_disk_loses_nothing_that_was_written(
+    tmp_path: Path, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers, written = 2, 5
+    with monkeypatch.context() as patch:
+        FullDisk(patch, headers + written)
+        with pytest.raises(DegradedError, match=r"the disk is full: make room for [\d,]+ bytes.*same command"):
+            run(recipe, tmp_path / "out")
+    partial = tmp_path / "out.partial"
+    noted = len(json.loads((partial / "journal.json").read_text())["done"])
+    assert written - 1 <= noted <= written + 1  # an empty tensor takes no write
+    assert not (partial / "journal.json.new").exists()
+    assert run(recipe, tmp_path / "out").resumed == noted
+    run(recipe, tmp_path / "again")
+    assert same(load(tmp_path / "out"), load(tmp_path / "again"))
+    assert not list((tmp_path / "out").glob("journal*"))
 
 
 @pytest.mark.parametrize(("text", "count"), [("5GB", 5 * 10**9), ("1.5 mb", 1_500_000), ("700", 700), ("2kB", 2000)])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -64,3 +65,21 @@ def test_what_cannot_be_read_or_written_is_named(files: tuple[str, str, str], tm
         done = run("delta", *arguments)
         assert done.code == 2, arguments
         assert "absent" in done.err or "not a delta file" in done.err
+
+
+def test_an_interruption_leaves_nothing_and_says_so(files: tuple[str, str, str], tmp_path: Path) -> None:
+    base, fine, out = files
+    with patch("peermerge.node.commands.progress.BytesBar.told", side_effect=KeyboardInterrupt):
+        done = run("delta", "encode", "--base", base, fine, "-o", out)
+    assert done.code == 130
+    assert "nothing was written" in done.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.safetensors", "fine.safetensors"]
+
+
+def test_names_are_whole_where_nobody_looks(tmp_path: Path) -> None:
+    name = "model.layers.0." + "x" * 300
+    base, fine, out = (str(tmp_path / name) for name in ("base.safetensors", "fine.safetensors", "x.pmd"))
+    save_file({name: torch.zeros(3)}, base)
+    save_file({name: torch.ones(3)}, fine)
+    run("delta", "encode", "--base", base, fine, "-o", out)
+    assert name in run("delta", "inspect", out).out

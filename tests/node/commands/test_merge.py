@@ -46,6 +46,28 @@ def test_changes_of_nothing_are_noted(models: list[str], tmp_path: Path) -> None
     assert done.err.startswith("note: ties merges the weights themselves")
 
 
+def test_without_a_base_the_first_model_is_said_to_decide(models: list[str], tmp_path: Path) -> None:
+    done = run("merge", *models[1:], "-o", str(tmp_path / "out.safetensors"))
+    assert f"names, types and configuration: as in {models[1]}, the first model" in done.out
+    assert f"as in {models[1]} (not of weights): steps" in done.out
+
+
+def test_tied_weights_are_told(tmp_path: Path) -> None:
+    path = str(tmp_path / "tied.safetensors")
+    save_file({"embed": torch.eye(2), "head": torch.eye(2)}, path)
+    done = run("merge", "--base", path, path, "-o", str(tmp_path / "out.safetensors"), "--dtype", "fp16")
+    assert "1 tensors merged" in done.out
+    assert "merged once and written twice, as they are tied: head as embed" in done.out
+    assert load_file(tmp_path / "out.safetensors")["head"].dtype == torch.float16
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_missing_device_is_named(models: list[str], tmp_path: Path) -> None:
+    done = run("merge", *models, "-o", str(tmp_path / "out.safetensors"), "--device", "cuda")
+    assert done.code == 2
+    assert "there is no CUDA device here" in done.err
+
+
 def test_a_recipe_takes_no_flags_beside_it(models: list[str], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('models = [{path = "m1.safetensors"}, {path = "m2.safetensors", weight = 3}]')
@@ -73,6 +95,7 @@ def test_mergekits_recipe_notes_what_has_no_effect(models: list[str], tmp_path: 
         (["--set", "density"], "write key=value"),
         (["--weights", "1"], "1 numbers for 2 models"),
         (["--weights", "1,x"], "write numbers"),
+        (["--weights", "1,nan"], "error: --weights 1,nan: write finite numbers"),
         (["--missing", "drop"], "missing"),
         (["--dtype", "int8"], "dtype"),
         (["--shard-size", "big"], "5GB"),

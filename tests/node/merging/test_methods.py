@@ -13,7 +13,7 @@ from peermerge.protocol.errors import ConfigError
 
 from .places import draw, merged
 
-ORDER_MATTERS: set[str] = {"magmax", "nuslerp", "karcher", "cosine"}
+ORDER_MATTERS: set[str] = {"magmax", "nuslerp", "karcher", "cosine", "opcm"}
 REFERENCES: tuple[Reference, ...] = ("own", "base")
 
 CHOOSY = {"nearswap", "arcee-fusion", "breadcrumbs", "breadcrumbs-ties"}

@@ -82,9 +82,17 @@ def test_impossible_lines_are_refused(parameters: dict[str, Any], says: str) -> 
         Lines(**{"blocks": 2, **parameters})
 
 
-def test_lines_ask_for_the_number_of_blocks() -> None:
-    with pytest.raises(ConfigError, match="'lines' needs blocks"):
-        make_method("weighted-mean", {}, [{"step": "lines"}])
+def test_lines_count_the_blocks_in_names_unless_they_are_given() -> None:
+    assert Lines(alpha=0.25, beta=0.5).counted(NAMES) == Lines(3, 0.25, 0.5)
+    assert Lines(block=r"^f\.(\d+)").counted(["f.4.x", "layers.9.x"]).blocks == 5
+    assert Lines(7).counted(NAMES).blocks == 7
+    with pytest.raises(ConfigError, match="blocks=NUMBER"):
+        Lines().counted(["embed.weight"])
+
+
+def test_lines_that_nobody_counted_name_the_cure() -> None:
+    with pytest.raises(ConfigError, match="blocks=NUMBER"):
+        scaled(Lines())
 
 
 def test_layers_take_the_factor_of_the_first_pattern_that_matches() -> None:

@@ -1,7 +1,7 @@
 """Merges of what lies in memory already, on one thread; a program of its own that prints flat figures as JSON.
 
 `sparse`: four decoded deltas of 5 % of a model's entries are elected (TIES) into the dense model, in CPU seconds.
-`elementwise`: methods that only pass over memory, in copies (memcpy) of the vectors that they read and write.
+`elementwise`: methods of one tensor at a time, in copies (memcpy) of the vectors that they read and write.
 """
 
 from __future__ import annotations
@@ -14,19 +14,27 @@ from collections.abc import Callable, Mapping
 import torch
 from _merging_models import BASE, DENSE_NOISE, TUNED, Shape, weights
 
-from peermerge.node.merging import METHODS, MergeMethod, Piece, Site, make_method
+from peermerge.node.merging import MergeMethod, Piece, Site, make_method
 from peermerge.node.merging.sparse import Entries, merge_sparse
 
 CONTRIBUTORS = len(TUNED)
 SHARE = 0.05
+WIDTH = 1 << 10
+"""Of the matrix that the vectors are."""
 ELEMENTWISE = ("weighted-mean", "task-arithmetic", "magmax")
+"""They only pass over memory."""
+OTHERS = (
+    *("ram", "median", "trimmed-mean", "clip", "consensus", "model-stock", "multislerp", "nuslerp", "localize"),
+    *("magnitude", "ties", "breadcrumbs", "sce", "dare-linear", "dare-ties", "della"),
+)
+"""They select, elect, draw or rank as well."""
 
 
 def elementwise(size: int, repeats: int) -> dict[str, float]:
     """Return for each method the seconds of a merge over those of copying its deltas and its result."""
     generator = torch.Generator().manual_seed(0)
     deltas = [DENSE_NOISE * torch.randn(size, generator=generator) for _ in range(CONTRIBUTORS)]
-    site = Site((1.0,) * CONTRIBUTORS, (Piece("x", (size,)),))
+    site = Site((1.0,) * CONTRIBUTORS, (Piece("x", (size // WIDTH, WIDTH)),), tuple(range(CONTRIBUTORS)))
     copies = [torch.zeros(size) for _ in range(CONTRIBUTORS + 1)]
 
     def memcpy() -> None:
@@ -36,8 +44,9 @@ def elementwise(size: int, repeats: int) -> dict[str, float]:
     def merging(method: MergeMethod) -> Callable[[], object]:
         return lambda: method.merge(deltas, site)
 
-    methods = {name: merging(make_method(name, {})) for name in ELEMENTWISE if name in METHODS}
-    seconds = fastest({"memcpy": memcpy, **methods}, repeats)
+    methods = {name: merging(make_method(name, {})) for name in (*ELEMENTWISE, *OTHERS)}
+    seconds = fastest({name: methods[name] for name in OTHERS}, min(2, repeats))
+    seconds |= fastest({"memcpy": memcpy, **{name: methods[name] for name in ELEMENTWISE}}, repeats)
     return {name: seconds[name] / seconds["memcpy"] for name in methods}
 
 

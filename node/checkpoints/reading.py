@@ -53,6 +53,7 @@ class Checkpoint:
         self._open = ExitStack()
         self._descriptors: dict[Path, int] = {}
         self._digests: dict[str, bytes] = {}
+        self._part = bytearray()
         for file in files:
             tensors, metadata = read_header(file)
             if doubled := tensors.keys() & self.tensors.keys():
@@ -123,6 +124,17 @@ class Checkpoint:
             self._read(stored, start * stored.dtype.itemsize, view)
             yield torch.frombuffer(view, dtype=stored.dtype)
 
+    def fill_part(self, name: str, start: int, row: Tensor, ground: Tensor | None) -> None:
+        """See `merging.rows.PartSource`."""
+        stored = self.tensors[name]
+        size = stored.dtype.itemsize
+        if len(self._part) < len(row) * size:
+            self._part = bytearray(len(row) * size)
+        view = memoryview(self._part)[: len(row) * size]
+        self._read(stored, start * size, view)
+        where = f"{self.path}: {name!r} (--ignore {name} takes the base's)"
+        fill(row, [torch.frombuffer(view, dtype=stored.dtype)], ground, where)
+
     def read(self, name: str) -> Tensor:
         """Return the whole tensor in its shape and type."""
         stored = self.tensors[name]
@@ -134,7 +146,9 @@ class Checkpoint:
     def fill(self, name: str, row: Tensor, ground: Tensor | None) -> None:
         """See `merging.rows.Source`."""
         size = BLOCK if row.device.type == "cpu" else max(1, len(row))
-        fill(row, self.blocks(name, size), ground, f"{self.path}: {name!r} (--ignore {name} takes the base's)")
+        for start in range(0, len(row), size):
+            part = slice(start, start + size)
+            self.fill_part(name, start, row[part], None if ground is None else ground[part])
 
     def digest(self, name: str) -> bytes:
         """Return the SHA-256 of the tensor's bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ...protocol.errors import ConfigError
 from ..merging import MergeMethod, Piece, Site
-from ..merging.rows import Rows, Source, merge_rows, with_base
+from ..merging.rows import Rows, Source, merge_parts, merge_rows, with_base
 from ..merging.sparse import Entries, merge_sparse
 from ..merging.state_dicts import draw
 from ..merging.steps import Followed
@@ -57,10 +58,21 @@ class _Base:
 
     def fill(self, name: str, row: Tensor, ground: Tensor | None) -> None:
         """See `merging.rows.Source`."""
-        try:
+        with _of_the_base():
             self.model.fill(name, row, ground)
-        except ConfigError as error:
-            raise ConfigError(f"the base: {error}") from error
+
+    def fill_part(self, name: str, start: int, row: Tensor, ground: Tensor | None) -> None:
+        """See `merging.rows.PartSource`."""
+        with _of_the_base():
+            self.model.fill_part(name, start, row, ground)
+
+
+@contextmanager
+def _of_the_base() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"the base: {error}") from error
 
 
 class Work:
@@ -168,6 +180,11 @@ class Work:
         if self.base is not None and len(deltas) == len(contributors) and _suit(method, site, deltas):
             self.sparse += len(names)
             yield from self._by_entries(method, site, deltas, self.base)
+            return
+        models = [self.models[i] for i in contributors]
+        whole = [model for model in models if isinstance(model, Checkpoint) and names[0] in model.tensors]
+        if method.elementwise and len(whole) == len(models) and self.rows.device.type == "cpu":
+            yield names[0], merge_parts(method, whole, self.base and _Base(self.base), site, self.rows)
             return
         sources: list[Source] = [self._completed(self.models[i]) for i in contributors]
         flat = merge_rows(method, sources, self.base and _Base(self.base), site, self.rows)

@@ -25,6 +25,7 @@ class TaskArithmetic(MergeMethod):
     normalize: bool = False
 
     sparse: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse a scale that is no number."""

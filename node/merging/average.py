@@ -27,6 +27,7 @@ class WeightedMean(MergeMethod):
     normalize: bool = True
 
     sparse: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     def merge(self, deltas: Sequence[Tensor], site: Site) -> Tensor:
         """Return the mean."""
@@ -60,4 +61,4 @@ def weighted_sum(deltas: Sequence[Tensor], weights: Sequence[float], by: float =
         if by != 1:
             total.div_(by)
 
-    return Span(len(deltas[0]), deltas[0].device, WIDE).filled(add)
+    return Span(len(deltas[0]), deltas[0].device, WIDE, threaded=True).filled(add)

@@ -1,4 +1,4 @@
-"""Work on long vectors: on the CPU in blocks that stay in a core's cache, on several threads."""
+"""Work on long vectors: on the CPU in blocks that stay in a core's cache, on several threads where that gains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLOCK = (1 << 15) - 64
 """Entries worked on at a time: some rows of a block fit a core's cache, and what steps make of one stays below the
 128 KiB from which the C library gets fresh pages from the system each time."""
 WIDE = 1 << 16
-"""The same for work that makes nothing on the way: threads wait for the interpreter less often."""
+"""The same for work that makes nothing on the way."""
 TURN = 64
 """Blocks that a thread takes at a time, at most."""
 
@@ -38,6 +38,9 @@ class Span:
     device: torch.device
     step: int | None = None
     """BLOCK if not given."""
+    threaded: bool = False
+    """Whether steps are so long that threads gain: between short ones they wait for the interpreter, and two take as
+    long as one."""
 
     def parts(self) -> list[slice]:
         """Return what is read, in order."""
@@ -60,7 +63,10 @@ class Span:
         return torch.stack(found).sum(0) if found else torch.zeros((), dtype=torch.float64, device=self.device)
 
     def _each(self, work: Callable[[slice], Result]) -> list[Result]:
-        return list(shared(work, self.parts()))
+        if self.threaded:
+            return list(shared(work, self.parts()))
+        with alone():
+            return [work(part) for part in self.parts()]
 
 
 def shared(work: Callable[[Item], Result], items: Sequence[Item], threads: int | None = None) -> Iterator[Result]:

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ class Drop(ABC):
     """Which entries of a delta are dropped at random."""
 
     __slots__ = ()
+
+    sorts: ClassVar[bool] = False
+    """Whether entries are sorted for it, which several threads do faster than one."""
 
     @abstractmethod
     def step(self, shape: Sequence[int]) -> int:
@@ -65,7 +68,7 @@ class Dropping(MergeMethod):
     def _survivors(self, deltas: Sequence[Tensor], site: Site, rescale: Rescale) -> tuple[Span, list[Reader]]:
         """Return what is kept of at least one delta, and how it is to be read."""
         shape, drops = site.pieces[0].shape, self.drops(len(deltas))
-        span = Span(len(deltas[0]), deltas[0].device, drops[0].step(shape))
+        span = Span(len(deltas[0]), deltas[0].device, drops[0].step(shape), drops[0].sorts)
         readers = [
             drop.read(delta, shape, seed, rescale=rescale == "paper")
             for drop, delta, seed in zip(drops, deltas, site.seeds, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -85,6 +86,8 @@ class DropByRank(Drop):
 
     density: float
     epsilon: float
+
+    sorts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse probabilities of 0 or less, or above 1."""

@@ -26,6 +26,7 @@ class MagMax(MergeMethod):
     scale: float = 0.5
 
     sparse: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse a scale that is no number."""

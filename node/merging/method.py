@@ -81,6 +81,8 @@ class MergeMethod(ABC):
     """Relative to oneself: own takes part as a delta of zeros, because the rule compares all who are there."""
     sparse: ClassVar[bool] = False
     """Entries that are 0 in every delta come out 0 and change nothing else: they may be left out of the vectors."""
+    elementwise: ClassVar[bool] = False
+    """An entry's result depends on this entry of the deltas alone: long tensors may be merged in parts."""
     sees_own: ClassVar[bool] = False
     """The rule compares others with one's own task vector: `site.own`."""
     needs: ClassVar[frozenset[str]] = frozenset()

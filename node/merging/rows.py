@@ -21,10 +21,18 @@ class Source(Protocol):
     """A model that can be read tensor by tensor."""
 
     def fill(self, name: str, row: Tensor, ground: Tensor | None) -> None:
-        """Write a tensor minus `ground` (minus nothing without it) into a flat float32 row.
+        """Write a tensor minus `ground` (minus nothing without it) into a flat float32 row of its length.
 
         Raises ConfigError if an entry is not finite.
         """
+        ...
+
+
+class PartSource(Protocol):
+    """A model of which parts of a tensor can be read."""
+
+    def fill_part(self, name: str, start: int, row: Tensor, ground: Tensor | None) -> None:
+        """Fill a row of any length with the entries from `start` on: see `Source`."""
         ...
 
 
@@ -92,6 +100,25 @@ def merge_rows(method: MergeMethod, sources: Sequence[Source], base: Source | No
     ground = rows.filled(0, base, site.pieces)
     deltas = [rows.filled(i, source, site.pieces, ground) for i, source in enumerate(sources, 1)]
     return ground.add_(method.merge(deltas, with_base(method, site, ground)))
+
+
+def merge_parts(
+    method: MergeMethod, sources: Sequence[PartSource], base: PartSource | None, site: Site, rows: Rows
+) -> Tensor:
+    """Return what `merge_rows` does, of one tensor and by an element-wise method: only the result is held whole."""
+    [piece] = site.pieces
+    result = rows.take(0, piece.size)
+    with alone():
+        for start in range(0, piece.size, BLOCK):
+            part = result[start : start + BLOCK]
+            if base is not None:
+                base.fill_part(piece.name, start, part, None)
+            deltas = [rows.take(number, len(part)) for number in range(1, len(sources) + 1)]
+            for source, delta in zip(sources, deltas, strict=True):
+                source.fill_part(piece.name, start, delta, None if base is None else part)
+            merged = method.merge(deltas, replace(site, pieces=(Piece(piece.name, (len(part),)),)))
+            part.copy_(merged) if base is None else part.add_(merged)
+    return result
 
 
 def with_base(method: MergeMethod, site: Site, base: Tensor) -> Site:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,3 +44,13 @@ def test_every_recorded_case_of_mergekit_comes_out_the_same(
         if not bool((near | doubtful).all()):
             failed.append((case["id"], int((~near & ~doubtful).sum())))
     assert not failed, f"{len(failed)} of {len(cases)}: {failed[:5]}"
+
+
+def test_the_adapter_can_be_loaded_by_its_path_alone() -> None:
+    program = (
+        "import importlib.util as u, sys; s = u.spec_from_file_location('adapter', sys.argv[1]);"
+        "m = u.module_from_spec(s); s.loader.exec_module(m); print(len(m.RULES))"
+    )
+    path = Path(__file__).with_name("adapter.py")
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 50

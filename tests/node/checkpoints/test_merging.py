@@ -15,6 +15,7 @@ from peermerge.node.checkpoints.reading import Checkpoint
 from peermerge.node.checkpoints.recipe import Recipe
 from peermerge.node.config import PublishConfig, parse
 from peermerge.node.merging import METHODS, make_method
+from peermerge.node.merging.rows import BLOCK
 from peermerge.node.merging.state_dicts import merge_state_dicts
 from peermerge.protocol.errors import ConfigError
 
@@ -490,3 +491,17 @@ def test_a_device_gives_what_the_processor_gives(tmp_path: Path, sparse: bool) -
     assert bool(merge(recipe, tmp_path / "cuda.safetensors", device="cuda").sparse) == sparse
     for name, tensor in load(tmp_path / "cpu.safetensors").items():
         torch.testing.assert_close(load(tmp_path / "cuda.safetensors")[name], tensor)
+
+
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.elementwise])
+@pytest.mark.parametrize("relative", [True, False])
+def test_long_tensors_merged_in_parts_are_those_merged_whole(tmp_path: Path, method: str, relative: bool) -> None:
+    random = torch.Generator().manual_seed(5)
+    models = [
+        {"long": torch.randn(2 * BLOCK + 77, generator=random).bfloat16(), "one": torch.ones(1)} for _ in range(4)
+    ]
+    paths = [save(tmp_path / f"{i}.safetensors", model) for i, model in enumerate(models)]
+    out = tmp_path / "out.safetensors"
+    merged(out, paths[1:], base=paths[0] if relative else None, method=method)
+    whole = merge_state_dicts(make_method(method, {}), models[1:], base=models[0] if relative else None)
+    assert same(load(out), whole)

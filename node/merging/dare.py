@@ -19,7 +19,7 @@ from .readers import each, matched, named
 from .ties import TO_ONESELF, Aggregate, Election, elect_read
 
 DRAWN = 1 << 16
-"""Entries drawn at a time, by a generator of their own."""
+"""Entries drawn at a time, by a generator of their own; parts that a tensor is merged in begin at multiples of it."""
 Rescale: TypeAlias = Literal["paper", "l1", "none"]
 
 
@@ -36,8 +36,11 @@ class Drop(ABC):
         """Return how many entries of a tensor of this shape are to be read at a time."""
 
     @abstractmethod
-    def read(self, delta: Tensor, shape: Sequence[int], seed: int, *, rescale: bool) -> Reader:
-        """Return a reader of what is kept of a flat delta, divided by the probability of keeping it if asked."""
+    def read(self, delta: Tensor, shape: Sequence[int], seed: int, start: int, *, rescale: bool) -> Reader:
+        """Return a reader of what is kept of a flat delta, divided by the probability of keeping it if asked.
+
+        start: where the delta begins in its tensor.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,11 @@ class Dropping(MergeMethod):
         check_finite("scale", self.scale)
         self.drops(named(self.density))
 
+    @property
+    def elementwise(self) -> bool:  # type: ignore[override]
+        """Say whether neither a tensor's sums nor its ranks are asked for."""
+        return self.rescale != "l1" and not any(drop.sorts for drop in self.drops(named(self.density)))
+
     @abstractmethod
     def drops(self, count: int) -> Sequence[Drop]:
         """Return what is dropped of every contributor's delta."""
@@ -70,7 +78,7 @@ class Dropping(MergeMethod):
         shape, drops = site.pieces[0].shape, self.drops(len(deltas))
         span = Span(len(deltas[0]), deltas[0].device, drops[0].step(shape), drops[0].sorts)
         readers = [
-            drop.read(delta, shape, seed, rescale=rescale == "paper")
+            drop.read(delta, shape, seed, site.start, rescale=rescale == "paper")
             for drop, delta, seed in zip(drops, deltas, site.seeds, strict=True)
         ]
         if rescale == "l1":
@@ -144,7 +152,7 @@ class DropEqually(Drop):
         """Return the same for all: draws depend on it."""
         return DRAWN
 
-    def read(self, delta: Tensor, shape: Sequence[int], seed: int, *, rescale: bool) -> Reader:
+    def read(self, delta: Tensor, shape: Sequence[int], seed: int, start: int, *, rescale: bool) -> Reader:
         """Return a reader that draws as it reads."""
         if self.density == 1:
             return delta.__getitem__
@@ -153,7 +161,7 @@ class DropEqually(Drop):
 
         def read(where: slice) -> Tensor:
             part = delta[where]
-            kept = drawn(limits, part.shape, seed, where.start).mul_(part)
+            kept = drawn(limits, part.shape, seed, start + where.start).mul_(part)
             return kept.mul_(gain) if rescale else kept
 
         return read

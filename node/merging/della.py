@@ -102,7 +102,7 @@ class DropByRank(Drop):
         """Return a number of whole rows."""
         return Rows.of(shape).step
 
-    def read(self, delta: Tensor, shape: Sequence[int], seed: int, *, rescale: bool) -> Reader:
+    def read(self, delta: Tensor, shape: Sequence[int], seed: int, start: int, *, rescale: bool) -> Reader:
         """Return a reader that ranks and draws as it reads."""
         if self.density == 1:
             return delta.__getitem__
@@ -113,7 +113,7 @@ class DropByRank(Drop):
         def read(where: slice) -> Tensor:
             part = rows.cut(delta[where])
             # Drawn rank by rank: so draws are put in place together with their gains.
-            factors = drawn(limits, part.shape, seed, where.start).mul_(gains)
+            factors = drawn(limits, part.shape, seed, start + where.start).mul_(gains)
             return arranged(factors, part).mul_(part).view(-1)
 
         return read

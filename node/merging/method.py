@@ -45,6 +45,8 @@ class Site:
     """The tensors whose entries the deltas hold, one after the other; several only where the scope is global."""
     seeds: tuple[int, ...] = ()
     """For methods that draw: one per contributor, another for every tensor."""
+    start: int = 0
+    """Where in the tensor the deltas begin, if it is merged in parts."""
     base: Tensor | None = None
     """The weights that the deltas are relative to, flat: absent where the method does not ask for them."""
     own: Tensor | None = None

@@ -116,7 +116,7 @@ def merge_parts(
             deltas = [rows.take(number, len(part)) for number in range(1, len(sources) + 1)]
             for source, delta in zip(sources, deltas, strict=True):
                 source.fill_part(piece.name, start, delta, None if base is None else part)
-            merged = method.merge(deltas, replace(site, pieces=(Piece(piece.name, (len(part),)),)))
+            merged = method.merge(deltas, replace(site, pieces=(Piece(piece.name, (len(part),)),), start=start))
             part.copy_(merged) if base is None else part.add_(merged)
     return result
 

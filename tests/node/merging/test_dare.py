@@ -13,7 +13,7 @@ N = 20_000
 
 
 def drop_out(x: Tensor, density: float, seed: int) -> Tensor:
-    return DropEqually(density).read(x, x.shape, seed, rescale=False)(slice(0, len(x)))
+    return DropEqually(density).read(x, x.shape, seed, 0, rescale=False)(slice(0, len(x)))
 
 
 def test_dropping_hits_the_stated_share_and_leaves_the_rest_alone() -> None:

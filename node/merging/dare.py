@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .average import SMALLEST
+from .average import divisor
 from .blocks import Reader, Span
 from .method import MergeMethod, Site, check_finite, check_share
 from .readers import each, matched, named
+from .sums import sum_read
 from .ties import TO_ONESELF, Aggregate, Election, elect_read
 
 DRAWN = 1 << 16
@@ -94,9 +95,8 @@ class DroppingLinear(Dropping):
 
     def merge(self, deltas: Sequence[Tensor], site: Site) -> Tensor:
         """Return the scaled sum, or mean, of what was kept."""
-        total = sum(site.weights)
-        divisor = total if self.aggregate == "mean" and abs(total) > SMALLEST else 1.0
-        return self._sum(deltas, site, self.rescale, self.scale / divisor)
+        by = divisor(site.weights) if self.aggregate == "mean" else 1.0
+        return self._sum(deltas, site, self.rescale, self.scale / by)
 
     def correct(self, deltas: Sequence[Tensor], site: Site) -> Tensor:
         """Return the scaled sum of what was kept, as it is: both ends of an edge move by the same."""
@@ -106,15 +106,7 @@ class DroppingLinear(Dropping):
         if not deltas:
             return torch.zeros(())
         span, readers = self._survivors(deltas, site, rescale)
-        terms = [(read, weight * scale) for read, weight in zip(readers, site.weights, strict=True)]
-
-        def add(where: slice) -> Tensor:
-            total = torch.zeros_like(deltas[0][where])
-            for read, coefficient in terms:
-                total.add_(read(where), alpha=coefficient)
-            return total
-
-        return span.assemble(add)
+        return sum_read(readers, [weight * scale for weight in site.weights], span)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .average import SMALLEST, weighted_sum
+from .average import divisor, weighted_sum
 from .blocks import in_blocks
 from .method import MergeMethod, Scope, Site, check_finite
 from .sums import relative
@@ -39,8 +39,7 @@ class Emr(MergeMethod):
         unified = unify(deltas, site.weights)
         if not deltas:
             return unified
-        total = sum(site.weights)
-        total = total if abs(total) > SMALLEST else 1.0
+        total = divisor(site.weights)
         rescalers = [rescaler(delta, unified, site) for delta in deltas]
         shared = sum(r * (weight / total) for r, weight in zip(rescalers, site.weights, strict=True))
         return unified.mul_(shared).mul_(self.scale)

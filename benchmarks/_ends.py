@@ -92,6 +92,10 @@ class Blocks:
         """Not asked."""
         return request
 
+    async def gossip(self, request: bytes) -> bytes:
+        """Not asked."""
+        return request
+
     async def pull(self, request: bytes) -> AsyncIterator[bytes]:
         """Stream."""
         for block in islice(cycle(self._stock), self._mib):
@@ -159,12 +163,13 @@ def published(job: Job) -> Any:
 
     from peermerge.node.budget import Budget
     from peermerge.node.log_entry import Entry
-    from peermerge.node.membership import StaticMembership
+    from peermerge.node.membership import Roster
     from peermerge.node.peers import Peers
     from peermerge.node.service import PeerService
     from peermerge.node.storage import DiskStorage
     from peermerge.protocol.clock import RealClock
-    from peermerge.protocol.messages import Envelope, Header, Member, Point
+    from peermerge.protocol.members import Member
+    from peermerge.protocol.messages import Envelope, Header, Point
 
     me, storage, digest = identity("sender", job), DiskStorage(job.folder / "sender"), hashlib.sha256()
     with storage.create("frame") as draft:
@@ -209,7 +214,7 @@ def published(job: Job) -> Any:
             return Entry.open(file)
 
     shelf: Any = Shelf()
-    membership = StaticMembership(Member("sender", "127.0.0.1:1"), [])
+    membership = Roster(Member("sender", "127.0.0.1:1"), [])
     return PeerService(me, shelf, membership, Peers(), lambda _: Point(), Budget(RealClock()))
 
 

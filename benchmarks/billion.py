@@ -29,7 +29,7 @@ from peermerge.node.budget import Budget
 from peermerge.node.config import RoundConfig
 from peermerge.node.gather import Gather, Identity
 from peermerge.node.log import PublishedLog
-from peermerge.node.membership import StaticMembership
+from peermerge.node.membership import Roster
 from peermerge.node.peers import Peers
 from peermerge.node.replicas import Replica, Replicas
 from peermerge.node.service import PeerService
@@ -42,7 +42,8 @@ from peermerge.protocol.delta import Delta
 from peermerge.protocol.grpc_transport import GrpcTransport
 from peermerge.protocol.limits import MIN_EXPONENT
 from peermerge.protocol.manifest import Manifest, manifest_of
-from peermerge.protocol.messages import Header, Member, Point
+from peermerge.protocol.members import Member
+from peermerge.protocol.messages import Header, Point
 
 TENSOR = 1 << 22
 LIMIT_GB = 1.5
@@ -133,7 +134,7 @@ async def _publish(job: Job, pipe: Connection) -> None:
     state.levels = np.memmap(job.folder / "state.levels", np.int32, "w+", shape=(manifest.length,))
     storage, clock = DiskStorage(job.folder / "publisher"), RealClock()
     log = PublishedLog(storage, state, "publisher", BASE, 64, threads=job.threads)
-    members = StaticMembership(Member("publisher", "127.0.0.1:1"), [])
+    members = Roster(Member("publisher", "127.0.0.1:1"), [])
     transport = GrpcTransport("127.0.0.1:0")
     identity = job.identity("publisher")
     await transport.serve(PeerService(identity, log, members, Peers(), lambda _: Point(), Budget(clock)))

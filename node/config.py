@@ -142,6 +142,8 @@ class RoundConfig(Section):
     """The adaptive deadline is never longer."""
     deviations: Annotated[float, Field(gt=0)] = 6.0
     """Deadline = median of recent arrivals + this many median absolute deviations."""
+    min_rate_bytes_s: Annotated[float, Field(gt=0)] = 65536.0
+    """A transfer that is slower than this over its whole length is given up; the next goes on where it ended."""
     staleness: Annotated[int, Field(ge=0)] = 2
     """Rounds that a state may lie behind ours and still be merged in async mode; further behind, a node jumps."""
     evaluate_every: Annotated[int, Field(ge=0)] = 1
@@ -162,6 +164,8 @@ class LogConfig(Section):
 
     retention: Annotated[int, Field(ge=1)] = 64
     """Versions kept as a tail; older points are served a snapshot."""
+    retention_bytes: Annotated[int, Field(ge=0)] = 256 << 20
+    """Bytes kept as a tail, whatever `retention` allows; 0: any number."""
     grid_bits: Annotated[int, Field(ge=4, le=GRID_BITS)] = GRID_BITS
     """Finest grid: this many bits below the largest base value of a tensor (below 1 where the base is zero)."""
     checkpoint_every: Annotated[int, Field(ge=0)] = 10
@@ -207,7 +211,10 @@ class ThisNode(Section):
     threads: Annotated[int, Field(ge=0)] = 0
     """Of torch and of the codec; 0: torch's own choice, and one per core for the codec."""
     base: str | None = None
-    """A safetensors file with the weights everybody starts from; default: the task's initial model."""
+    """The weights everybody starts from: a safetensors file; `peers`: what the first peer has; sha256:HEX: what a
+    peer has under that digest. Default: the task's initial model."""
+    start: Literal["base", "neighbours"] = "base"
+    """Where a newcomer to a running mesh begins: at the base, or at the mean of its neighbours."""
     insecure: bool = False
     """Allow plain text beyond the loopback interface."""
     bandwidth_bytes_s: Annotated[float, Field(ge=0)] = 0
@@ -231,6 +238,22 @@ class MembershipConfig(Section):
     """Members, this one included, to wait for before the first round; 0: all peers listed."""
     wait_s: Seconds = 60.0
     """Go on without the missing after this long."""
+    gossip: bool = True
+    """Members watch each other and drop who died (SWIM); without it only who says so leaves."""
+    probe_s: Seconds = 1.0
+    """How often a member asks one other whether it lives."""
+    suspect_s: Seconds = 2.0
+    """How long a suspect has to answer if several members suspect it; three times as long if it is one alone."""
+    sync_s: Seconds = 5.0
+    """How often two members compare all they know, and one that was lost is tried again."""
+    coordinator: str | None = None
+    """HOST:PORT of a `peermerge-coordinator`: it introduces members. Nothing stops while it is away."""
+    suggestions: bool = True
+    """Take topology, schedule and density from the coordinator where this file does not set them."""
+    mqtt: str | None = None
+    """mqtt://[USER:PASSWORD@]HOST[:PORT] of a broker where members announce themselves."""
+    telemetry: bool = True
+    """Publish each round's figures to the broker too."""
 
 
 class NodeConfig(RunConfig):
@@ -251,6 +274,8 @@ class Play(Section):
     """What to compare with."""
     start_noise: Annotated[float, Field(ge=0)] = 0
     """Nodes start this far (standard deviation) from the base: for consensus experiments."""
+    gossip: bool = False
+    """Let members watch each other as real nodes do; without it all are members to the end."""
     latency_s: Annotated[float, Field(ge=0)] = 0.01
     """One-way delay of the memory network, virtual."""
     rate_bytes_s: Annotated[float, Field(gt=0)] = 12.5e6

@@ -145,6 +145,8 @@ class Daemon:
         node.progress.phase = "greeting"
         await self._until_stop(self._greet(node))
         self._tasks = [asyncio.create_task(keep_greeting(node), name="greeting")]
+        if config.membership.gossip:
+            self._tasks.append(asyncio.create_task(node.gossip.run(), name="gossip"))
 
     async def run(self) -> None:
         """Run rounds until the schedule ends or somebody says stop. Raises what a task of ours died of."""
@@ -159,6 +161,8 @@ class Daemon:
         if node is not None and hasattr(node, "gather"):
             self.status.stopped = True
             await self._save(node)
+            if self.config.membership.gossip:
+                await node.gossip.leave()
             await node.close()
         if self._page is not None:
             self._page[0].shutdown()

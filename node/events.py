@@ -6,6 +6,7 @@ import json
 import time
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol, TextIO
 
 
@@ -45,16 +46,18 @@ class EventFile:
         self._path = path
         self._node = node
         self._file: TextIO | None = None
+        self._turn = Lock()  # the event loop and the worker thread both write
         self.lost = 0
 
     def emit(self, event: str, **fields: object) -> None:
         """Write one line with the wall time."""
         line = json.dumps({"event": event, "node": self._node, "time": round(time.time(), 3), **fields})
-        try:
-            self._open().write(line + "\n")
-        except OSError:
-            self.lost += 1
-            self.close()
+        with self._turn:
+            try:
+                self._open().write(line + "\n")
+            except OSError:
+                self.lost += 1
+                self.close()
 
     def close(self) -> None:
         """Close the file."""

@@ -34,6 +34,7 @@ from ..protocol.transport import Transport
 from .attachments import Arrivals
 from .config import RoundConfig
 from .deadline import AdaptiveDeadline
+from .events import Events, NoEvents
 from .peers import Peers
 from .replicas import Replica
 from .spool import Spool, Spools
@@ -63,6 +64,19 @@ class Identity:
     manifest: Manifest
 
 
+@dataclass(slots=True)
+class Tally:
+    """What came of one pull."""
+
+    started: float
+    limit_s: float = 0.0
+    arrived: int = 0
+    """Whole frames that were what their envelopes announced."""
+    applied: int = 0
+    reason: str = ""
+    """Why it ended early, or nothing."""
+
+
 class Gather:
     """Pulls, per peer and per round. `apply` runs as the clock's work: it may touch states."""
 
@@ -78,7 +92,10 @@ class Gather:
         scratch: Callable[[int], BinaryIO],
         attach: Attach = lambda peer, attachments: None,
         limits: Mapping[str, int] = MappingProxyType({}),
+        events: Events | None = None,
+        failed: Callable[[str, PeermergeError], None] = lambda peer, error: None,
     ) -> None:
+        # failed: told of every transfer that failed.
         # attach: what to do with the newest attachments of a peer; limits: those wanted, with the most bytes of each.
         self._me = me
         self._transport = transport
@@ -91,6 +108,8 @@ class Gather:
         self._attach = attach
         self._limits = limits
         self._scratch = scratch
+        self._events = events or NoEvents()
+        self._failed = failed
         self._spools = Spools(scratch, clock.now)
         self._tasks: set[asyncio.Task[bool]] = set()
         self._enough = asyncio.Event()
@@ -114,16 +133,26 @@ class Gather:
         """Bring one replica up to date; return whether anything new came. Failures are noted, never raised."""
         lock = self._locks.setdefault(peer, asyncio.Lock())
         async with lock:
+            tally = Tally(self._clock.now())
             try:
-                return await self._pull(peer, address, wait_round, snapshot)
+                return await self._pull(peer, address, wait_round, tally, snapshot)
             except (PeerError, DegradedError) as error:
                 if isinstance(error, FrameError | EnvelopeError | DegradedError):
                     self._spools.drop(peer)  # more of it would not mend it
-                self._peers[peer].fail(error)
+                self._fail(peer, tally, error)
             except OSError as error:
                 self._spools.drop(peer)
-                self._peers[peer].fail(DegradedError(f"a frame of {peer} could not be read back: {error}"))
+                self._fail(peer, tally, DegradedError(f"a frame of {peer} could not be read back: {error}"))
+            finally:
+                seconds = round(self._clock.now() - tally.started, 3)
+                counts = {"arrived": tally.arrived, "applied": tally.applied, "limit_s": tally.limit_s}
+                self._events.emit("pull", peer=peer, seconds=seconds, reason=tally.reason, **counts)
             return False
+
+    def _fail(self, peer: str, tally: Tally, error: PeermergeError) -> None:
+        tally.reason = error.refusal.name if isinstance(error, PeerError) else "DEGRADED"
+        self._peers[peer].fail(error)
+        self._failed(peer, error)
 
     @property
     def hurried(self) -> bool:
@@ -165,7 +194,7 @@ class Gather:
         finally:
             enough.cancel()
 
-    async def _pull(self, peer: str, address: str, wait_round: int, snapshot: bool) -> bool:
+    async def _pull(self, peer: str, address: str, wait_round: int, tally: Tally, snapshot: bool) -> bool:
         sha256, offset = self._spools.held(peer)
         ceiling = self._rounds.ceiling_s
         request = PullRequest(
@@ -181,20 +210,23 @@ class Gather:
             snapshot=snapshot,
         ).encode()
         self._peers[peer].bytes_out += len(request)
-        stream = self._transport.pull(address, request, timeout_s=ceiling + TRANSFER_S, stall_s=STALL_S)
+        tally.limit_s = ceiling + TRANSFER_S
+        stream = self._transport.pull(address, request, timeout_s=tally.limit_s, stall_s=STALL_S)
         newest: Arrivals | None = None
         with ExitStack() as files:
             try:
                 async with aclosing(stream), aclosing(self._frames(peer, stream)) as frames:
                     async for header, frame, arrivals in frames:
                         newest = None
+                        tally.arrived += 1
                         await self._clock.work(partial(self._apply, peer, header, frame))
+                        tally.applied += 1
                         newest = files.enter_context(closing(arrivals))
             except PeerError as error:
                 # What breaks off behind a frame costs what was to come there, and not the frame.
                 if newest is None or not newest.expected or self._spools.held(peer)[0]:
                     raise
-                self._peers[peer].fail(error)
+                self._fail(peer, tally, error)
             if newest and (found := newest.result()):
                 await self._clock.work(partial(self._attach, peer, found))
         return newest is not None

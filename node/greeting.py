@@ -21,8 +21,8 @@ MISMATCHES = {
 
 async def greet(node: Participant, address: str) -> None:
     """Exchange Hellos with one address and take up what it tells. Raises PeerError."""
-    held = next((node.replicas.point(m.name) for m in node.membership.view().members if m.address == address), None)
-    request = (node.service.greeting(held) if held else node.service.greeting()).encode()
+    receiver = next((m.name for m in node.membership.everybody() if m.address == address), "")
+    request = node.service.greeting(receiver).encode()
     started = node.clock.now()
     theirs = Hello.decode(await node.transport.hello(address, request, timeout_s=HELLO_S))
     node.service.welcome(theirs)

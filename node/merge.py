@@ -25,7 +25,7 @@ def merge(node: Participant, planned: Plan, view: View, offers: Mapping[str, flo
     """Correct tau by what the neighbours' states say, with every refusal explained; return the weights used."""
     reference = node.config.merge.reference
     near = {peer: weight for peer, weight in offers.items() if not planned.everyone or node.replicas.get(peer)}
-    node.merged = _contributions(node, planned, near)
+    node.merged = _contributions(node, planned, view, near)
     node.params.collect()
     pushed = 0.0
     moves = corrections(node.method, node.contribution, node.merged, reference, node.params.base)
@@ -44,6 +44,16 @@ def merge(node: Participant, planned: Plan, view: View, offers: Mapping[str, flo
     used = node.absorbed | {c.peer: _used(node, c) for c in node.merged}
     node.absorbed = {}
     node.ledger.merged(node.log.epoch, node.log.version, used)
+    node.events.emit(
+        "merge",
+        round=planned.round,
+        view=view.id,
+        merged=[[peer, m.epoch, m.version, round(m.weight, 6)] for peer, m in sorted(used.items())],
+        skipped=node.skipped,
+        # One pass; a weight that is not finite makes the sum so.
+        finite=math.isfinite(float(node.params.tau.sum())),
+    )
+    node.skipped = {}
     for peer in node.strangers(view, offers) if planned.everyone else ():
         node.replicas.forget(peer)
     return {peer: merged.weight for peer, merged in used.items()}
@@ -55,15 +65,15 @@ def _used(node: Participant, contribution: Contribution) -> Merged:
     return Merged(point.epoch, point.version, contribution.weight, contribution.gamma, contribution.fresh)
 
 
-def _contributions(node: Participant, planned: Plan, offers: Mapping[str, float]) -> list[Contribution]:
+def _contributions(node: Participant, planned: Plan, view: View, offers: Mapping[str, float]) -> list[Contribution]:
     """Choose whose states take part, with the weight and the steps that both ends of each edge use."""
     fits: dict[str, Replica] = {}
     for peer, offered in offers.items():
         node.peers[peer].weight = offered
-        if (reason := _unfit(node, planned, peer)) is None:
+        if (reason := _unfit(node, planned, view, peer)) is None:
             fits[peer] = _replica(node, peer)
         else:
-            node.peers[peer].skip(reason)
+            _skip(node, peer, reason)
     distances = {peer: distance(node.log.state, replica.state, node.device) for peer, replica in fits.items()}
     far = outliers(distances, node.config.guard.norm_gate)
     chosen = [
@@ -82,6 +92,11 @@ def _contributions(node: Participant, planned: Plan, offers: Mapping[str, float]
     chosen = _weighed(node, chosen)
     _account(node, distances, far, chosen)
     return chosen
+
+
+def _skip(node: Participant, peer: str, reason: Refusal) -> None:
+    node.peers[peer].skip(reason)
+    node.skipped[peer] = reason.name
 
 
 def _weighed(node: Participant, chosen: list[Contribution]) -> list[Contribution]:
@@ -118,7 +133,7 @@ def _account(
         node.peers[peer].distance = d
     taken = {c.peer for c in chosen}
     for peer in distances.keys() - taken:
-        node.peers[peer].skip(Refusal.NORM_OUTLIER)
+        _skip(node, peer, Refusal.NORM_OUTLIER)
     for peer in taken:
         node.peers[peer].merged += 1
     # What an outlier merged of us is not owed back: we chose not to merge it.
@@ -134,12 +149,14 @@ def _offered(node: Participant, replica: Replica) -> float:
     return next((e.weight for e in edges if e.peer == node.name), 0.0)
 
 
-def _unfit(node: Participant, planned: Plan, peer: str) -> Refusal | None:
+def _unfit(node: Participant, planned: Plan, view: View, peer: str) -> Refusal | None:
     """Say why a neighbour cannot take part in this round, if it cannot."""
     replica, rounds = node.replicas.get(peer), node.config.round
     if replica is None or replica.header is None:
         return Refusal.TRANSPORT
     old = too_old(planned.round, replica.round, synchronous=rounds.mode == "sync", staleness=rounds.staleness)
+    if not old and rounds.mode == "sync" and node.config.membership.gossip and replica.header.view != view.id:
+        return Refusal.OTHER_VIEW  # its graph is another than ours: two views never mix in one round
     if old or not _offered(node, replica):
         return old or Refusal.UNKNOWN_SENDER
     if lacking := replica.lacks(node.measuring.kinds):
@@ -171,9 +188,9 @@ def _replica(node: Participant, peer: str) -> Replica:
     return replica
 
 
-def absorb(node: Participant, planned: Plan, offer: Mapping[str, float]) -> None:
+def absorb(node: Participant, planned: Plan, view: View, offer: Mapping[str, float]) -> None:
     """Add a stranger's contribution to the next correction and let its replica go: no replica is kept of it."""
-    for contribution in _contributions(node, planned, offer):
+    for contribution in _contributions(node, planned, view, offer):
         node.owe(node.log.state, contribution)
         node.absorbed[contribution.peer] = _used(node, contribution)
     for peer in offer:

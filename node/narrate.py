@@ -7,6 +7,8 @@ from typing import Any
 
 from .events import Events
 
+ARRIVALS = {"alive": "is here", "suspect": "is here, as others say", "dead": "is held for dead", "left": "has left"}
+
 
 class Narrated:
     """Passes events on and says the telling ones in a sentence."""
@@ -32,6 +34,10 @@ def sentence(event: str, fields: dict[str, Any], rounds: int) -> str | None:
             return f"going on without {', '.join(fields['addresses'])}"
         case "round":
             return _round(fields, rounds)
+        case "view":
+            return f"{fields['name']} {ARRIVALS[fields['state']]}: {fields['members']} members"
+        case "suspect":
+            return f"{fields['name']} does not answer; asking others"
         case "log_epoch":
             return f"history was lost: log epoch {fields['epoch']} begins with a snapshot"
         case "degraded":

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import torch
 
 from ..protocol.blob import Blob
 from ..protocol.clock import Clock
-from ..protocol.errors import ConfigError, DegradedError, PeerError, PeermergeError, Refusal
-from ..protocol.messages import Attachment, Header, Member, Merged
+from ..protocol.errors import ConfigError, DegradedError, PeerError, PeermergeError, Refusal, TransportError
+from ..protocol.members import Member, MemberState
+from ..protocol.messages import Attachment, Header, Merged
 from ..protocol.statistics import max_statistics_bytes
 from ..protocol.transport import Transport
 from . import checkpoint as checkpoints
@@ -30,7 +32,8 @@ from .gather import Attachments, Gather, Identity
 from .guard import Alarm
 from .ledger import Ledger
 from .log import PublishedLog
-from .membership import StaticMembership, View
+from .membership import Roster, View
+from .membership.gossip import Gossiper
 from .merging import make_method
 from .merging.average import WeightedMean
 from .params import Parameters, describe, live_tensors
@@ -91,6 +94,9 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError(f"device = {name!r} is not available here; use 'cpu' or 'auto'") from error
     return device
 
+
+SHORT = 16
+"""Digits of a digest in events."""
 
 TRAIN_LOSS = "train_loss"
 """What headers call the mean loss of the round's training."""
@@ -176,6 +182,8 @@ class Participant:
         """What strangers of a full merge added to tau."""
         self.merged: list[Contribution] = []
         """What the round's merge used: the model that is evaluated is made of it."""
+        self.skipped: dict[str, str] = {}
+        """Who is left out of the merge under way, and why."""
         self.rng = np.random.default_rng([config.seed, config.task.index, 1])
 
     @property
@@ -185,8 +193,20 @@ class Participant:
 
     async def open(self) -> None:
         """Open the door: peers may greet and pull from now on."""
-        self.membership = StaticMembership(
-            Member(self.name, "pending"), self.config.membership.peers, self.config.membership.expect
+        self.membership = Roster(
+            Member(self.name, "pending", self.identity.incarnation),
+            self.config.membership.peers,
+            self.config.membership.expect,
+        )
+        self.gossip = Gossiper(
+            self.identity,
+            self.membership,
+            self.transport,
+            self.clock,
+            self.peers,
+            self.config.membership,
+            Random(f"{self.config.seed}/{self.name}/{self.identity.incarnation}"),
+            lambda: self.round,
         )
         self.service = PeerService(
             self.identity,
@@ -196,6 +216,7 @@ class Participant:
             self.replicas.point,
             Budget(self.clock, self.config.node.bandwidth_bytes_s),
             lambda header: kept(self.storage, header.attachments),
+            self.gossip.answer,
         )
         self.gather = Gather(
             self.identity,
@@ -211,10 +232,26 @@ class Participant:
                 wire_kind(kind): max_statistics_bytes(wire_kind(kind), self.manifest)
                 for kind in sorted(self.measuring.kinds)
             },
+            self.events,
+            self._pull_failed,
         )
+        self.membership.watch(self._member_changed)
         await self.service.announce(self.log.last_round)
         await self.transport.serve(self.service)
         self.membership.moved(self.transport.address)
+
+    def _member_changed(self, before: Member | None, claim: Member) -> None:
+        """Write down who came, went, or is suspected."""
+        if claim.state is MemberState.SUSPECT:
+            self.events.emit("suspect", name=claim.name, incarnation=claim.incarnation)
+        if (before is not None and before.state.live) != claim.state.live:
+            view = self.membership.view()
+            changed = {"name": claim.name, "state": claim.state.name.lower(), "incarnation": claim.incarnation}
+            self.events.emit("view", view=view.id, members=len(view.members), **changed)
+
+    def _pull_failed(self, peer: str, error: PeermergeError) -> None:
+        if isinstance(error, TransportError):
+            self.gossip.doubt(peer)
 
     async def close(self) -> None:
         """End what is under way with peers."""
@@ -271,6 +308,8 @@ class Participant:
                 self._pay(theirs, owed)
 
         replica = self.replicas.apply(peer, header, frame, settle)
+        place = {"epoch": header.epoch, "from_version": header.from_version, "version": header.version}
+        self.events.emit("applied", peer=peer, round=header.round, sha256=header.frame_sha256.hex()[:SHORT], **place)
         if known and not header.from_version:
             edges = [e.merged for e in header.edges if e.peer == self.name and e.merged]
             self.progress.unpaid_weight += sum(merged.weight for merged in edges)

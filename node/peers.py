@@ -21,6 +21,8 @@ class PeerRecord:
     merged: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     last_error: str = ""
+    round: int = -1
+    """The round it was last heard to be in."""
     served: tuple[int, int] = (0, 0)
     """Log epoch and version of ours that it has been sent."""
 

@@ -13,7 +13,7 @@ from .correct import measured_fresh, measured_gamma, wire_float
 from .guard import median_round
 from .membership import View
 from .merge import absorb, measure_merged, merge, repair
-from .participant import TRAIN_LOSS, Participant
+from .participant import SHORT, TRAIN_LOSS, Participant
 from .schedule import Plan
 from .sparsify import compress
 from .tasks import TrainReport
@@ -25,6 +25,7 @@ SLICE = 50
 async def run_round(node: Participant, cost_s: float = 0.0) -> None:
     """Run one whole round. `cost_s` is what one training step costs on a virtual clock."""
     planned = node.plan()
+    node.events.emit("round_begin", round=planned.round)
     node.progress.phase = "training"
     reports = [
         await node.clock.work(partial(node.workload.train, steps), cost_s * steps)
@@ -97,6 +98,9 @@ def _append(node: Participant, planned: Plan, view: View, offers: Mapping[str, f
     before = node.log.header.attachments if node.log.header else ()
     entry = node.log.append(compressed.delta, _template(node, planned, view, offers, report))
     sweep(node.storage, (*before, *entry.header.attachments))  # some peer may be about to read those before
+    digest = entry.header.frame_sha256.hex()[:SHORT]
+    place = {"epoch": entry.header.epoch, "version": entry.header.version, "view": view.id}
+    node.events.emit("published", round=planned.round, sha256=digest, **place)
     node.progress.residue = compressed.residue
     node.progress.frame_bytes = len(entry.frame)
     node.alarms[0].see(compressed.residue)
@@ -141,7 +145,7 @@ async def gather(node: Participant, planned: Plan, view: View, offers: Mapping[s
         if node.gather.hurried:
             return
         await node.gather.pull(peer, view.address(peer) or "", planned.round, snapshot=True)
-        await node.clock.work(partial(absorb, node, planned, {peer: offers[peer]}))
+        await node.clock.work(partial(absorb, node, planned, view, {peer: offers[peer]}))
 
 
 async def evaluate(node: Participant, planned: Plan, report: TrainReport, merged: Mapping[str, float]) -> None:
@@ -194,6 +198,7 @@ async def checkpoint(node: Participant) -> None:
     node.progress.phase = "checkpointing"
     try:
         await node.clock.work(node.save)
+        node.events.emit("checkpoint", round=node.round, epoch=node.log.epoch, version=node.log.version)
         node.progress.degraded = ""
     except DegradedError as error:
         node.progress.degraded = str(error)

@@ -6,17 +6,19 @@ A frame is read from the log's file as it goes out: serving one holds a message 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 
 from ..protocol.blob import Blob
 from ..protocol.errors import DataDirError, EnvelopeError, Refusal, TransportError
 from ..protocol.limits import MAX_PARKED_PULLS
-from ..protocol.messages import Header, Hello, Member, Point, PullRequest
+from ..protocol.members import Member
+from ..protocol.messages import Header, Hello, Point, PullRequest
 from ..protocol.parts import pull_messages
 from .budget import Budget
 from .gather import Identity
 from .log import PublishedLog
-from .membership import StaticMembership
+from .membership import Roster
 from .peers import Peers
 
 MAX_WAIT_S = 600.0
@@ -29,13 +31,14 @@ class PeerService:
         self,
         me: Identity,
         log: PublishedLog,
-        membership: StaticMembership,
+        membership: Roster,
         peers: Peers,
         held: Callable[[str], Point],
         budget: Budget,
         attached: Callable[[Header], Mapping[int, Blob]] = lambda header: {},
+        gossip: Callable[[bytes], Awaitable[bytes]] | None = None,
     ) -> None:
-        # attached: what is kept of the attachments that a header announces, by place in its list.
+        # attached: what is kept of the attachments that a header announces, by place. gossip: who answers it.
         self._me = me
         self._log = log
         self._membership = membership
@@ -43,14 +46,15 @@ class PeerService:
         self._held = held
         self._budget = budget
         self._attached = attached
+        self._gossip = gossip
         self._published = asyncio.Condition()
         self._parked = 0
         self._round = -1
         self.contradicted = 0
         """The highest log epoch of ours of which some peer holds a state that our log does not contain."""
 
-    def greeting(self, held: Point = Point()) -> Hello:  # noqa: B008  (an immutable constant)
-        """Return our Hello; `held` is what we hold of the receiver."""
+    def greeting(self, to: str = "") -> Hello:
+        """Return our Hello `to` somebody, if we know to whom."""
         return Hello(
             network=self._me.network,
             run=self._me.run,
@@ -59,11 +63,16 @@ class PeerService:
             incarnation=self._me.incarnation,
             manifest=self._me.manifest.digest,
             base=self._me.base,
-            members=self._membership.view().members,
+            members=self._members(to),
             round=max(0, self._round),
             published=self._log.point,
-            held=held,
+            held=self._held(to) if to else Point(),
         )
+
+    def _members(self, to: str) -> tuple[Member, ...]:
+        """Return the live members, and the receiver though we hold it for dead: it must hear of that to deny it."""
+        live, receiver = self._membership.view().members, self._membership.get(to)
+        return live if receiver is None or receiver.state.live else (*live, receiver)
 
     def welcome(self, theirs: Hello) -> None:
         """Check a Hello, either side's, and take up what it tells. Raises EnvelopeError to refuse."""
@@ -75,12 +84,14 @@ class PeerService:
             raise EnvelopeError(Refusal.MANIFEST_MISMATCH, f"{self._me.name} and {theirs.name}")
         if theirs.base != self._me.base:
             raise EnvelopeError(Refusal.BASE_MISMATCH, f"{self._me.name} and {theirs.name}")
-        self._membership.learn([Member(theirs.name, theirs.address)], first_hand=True)
-        self._membership.learn(theirs.members)
+        mine = Member(theirs.name, theirs.address, theirs.incarnation)
+        own = next((m for m in theirs.members if m.name == theirs.name and m.age >= mine.age), mine)
+        self._membership.learn([replace(own, address=theirs.address)], first_hand=True)
+        self._membership.learn(m for m in theirs.members if m.name != theirs.name)
         self._compare(theirs.held)
-        mine = self._held(theirs.name)
-        same = (mine.epoch, mine.version) == (theirs.published.epoch, theirs.published.version)
-        if mine.epoch and same and (mine.chain, mine.state) != (theirs.published.chain, theirs.published.state):
+        held = self._held(theirs.name)
+        same = (held.epoch, held.version) == (theirs.published.epoch, theirs.published.version)
+        if held.epoch and same and (held.chain, held.state) != (theirs.published.chain, theirs.published.state):
             self._peers[theirs.name].skip(Refusal.EQUIVOCATION)
 
     def _compare(self, held: Point) -> None:
@@ -99,9 +110,15 @@ class PeerService:
         theirs = Hello.decode(request)
         self._peers[theirs.name].bytes_in += len(request)
         self.welcome(theirs)
-        reply = self.greeting(self._held(theirs.name)).encode()
+        reply = self.greeting(theirs.name).encode()
         self._peers[theirs.name].bytes_out += len(reply)
         return reply
+
+    async def gossip(self, request: bytes) -> bytes:
+        """Answer Gossip."""
+        if self._gossip is None:
+            raise TransportError(Refusal.TRANSPORT, "I do not gossip")
+        return await self._gossip(request)
 
     async def pull(self, request: bytes) -> AsyncIterator[bytes]:
         """Stream what leads from the asker's point to our head, once the round it waits for is published."""

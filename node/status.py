@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 
 from ..protocol import wire_pb2 as wire
+from ..protocol.members import Member
 from .participant import Participant
 
 WATCH_S = 1.0
@@ -79,6 +80,9 @@ class StatusService:
             incarnation=node.identity.incarnation,
             parameters=node.manifest.parameters,
             members=node.membership.view().names,
+            view=node.membership.view().id,
+            roster=[member.message() for member in node.membership.everybody()],
+            health=node.gossip.health,
         )
 
     def all_warnings(self) -> list[str]:
@@ -93,15 +97,16 @@ class StatusService:
         return found
 
     def _peers(self) -> list[wire.PeerStatus]:
-        view = self._node.membership.view()
-        return [self._peer(name) for name in view.names if name != self._node.name]
+        return [self._peer(m) for m in self._node.membership.everybody() if m.name != self._node.name]
 
-    def _peer(self, name: str) -> wire.PeerStatus:
-        node, record = self._node, self._node.peers[name]
+    def _peer(self, member: Member) -> wire.PeerStatus:
+        node, name = self._node, member.name
+        record = node.peers[name]
         replica = node.replicas.get(name)
         return wire.PeerStatus(
             name=name,
-            address=node.membership.view().address(name),
+            address=member.address,
+            state=member.state.name,
             epoch=replica.point.epoch if replica else 0,
             version=replica.point.version if replica else 0,
             round=replica.round if replica else -1,

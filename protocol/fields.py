@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
-from . import wire_pb2 as wire
 from .errors import EnvelopeError, Refusal
 from .limits import MAX_ADDRESS, MAX_HEADER_BYTES, NODE_NAME
 
@@ -15,7 +14,7 @@ _NAME = re.compile(NODE_NAME)
 DIGEST = 32
 
 
-def parse(message: wire.HelloMessage | wire.PullRequest | wire.Header | wire.Envelope, data: bytes) -> None:
+def parse(message: Message, data: bytes) -> None:
     """Read a message's bytes into `message`; raises EnvelopeError."""
     if len(data) > MAX_HEADER_BYTES:
         raise EnvelopeError(Refusal.OVERSIZE, f"{len(data)} bytes")

@@ -29,6 +29,7 @@ class Line:
             else grpc.aio.insecure_channel(target, CHANNEL_OPTIONS, none)
         )
         self.hello = self.channel.unary_unary(f"/{PEER_SERVICE}/Hello")
+        self.gossip = self.channel.unary_unary(f"/{PEER_SERVICE}/Gossip")
         self.pull = self.channel.unary_stream(f"/{PEER_SERVICE}/Pull")
         # The server refuses more than this per connection; waiting here is better than being refused there.
         self.pulls = asyncio.Semaphore(MAX_STREAMS_PER_PEER)

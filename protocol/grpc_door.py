@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -20,7 +21,7 @@ from .transport import PeerHandler
 
 
 class Door:
-    """Answer Hello and Pull. Both read their one request themselves, to give up on silent streams."""
+    """Answer Hello, Gossip and Pull. All read their one request themselves, to give up on silent streams."""
 
     def __init__(self, handler: PeerHandler, watch: Watch, first_message_s: float = FIRST_MESSAGE_S) -> None:
         self._handler = handler
@@ -33,16 +34,22 @@ class Door:
         return grpc.method_handlers_generic_handler(
             PEER_SERVICE,
             {
-                "Hello": grpc.stream_unary_rpc_method_handler(self._hello),
+                "Hello": grpc.stream_unary_rpc_method_handler(partial(self._answer, self._handler.hello)),
+                "Gossip": grpc.stream_unary_rpc_method_handler(partial(self._answer, self._handler.gossip)),
                 "Pull": grpc.stream_stream_rpc_method_handler(self._pull),
             },
         )
 
-    async def _hello(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def _answer(
+        self,
+        answer: Callable[[bytes], Awaitable[bytes]],
+        requests: AsyncIterator[bytes],
+        context: grpc.aio.ServicerContext[bytes, bytes],
+    ) -> bytes:
         try:
             request = await self._request(requests)
             with self._watch:
-                return checked_message(await self._handler.hello(request))
+                return checked_message(await answer(request))
         except PeerError as refusal:
             await refuse(context, refusal)
 

@@ -51,6 +51,7 @@ CODES: Final[dict[Refusal, grpc.StatusCode]] = {
     Refusal.OVERFLOW: grpc.StatusCode.INVALID_ARGUMENT,
     Refusal.OUT_OF_SEQUENCE: grpc.StatusCode.FAILED_PRECONDITION,
     Refusal.NO_STATISTICS: grpc.StatusCode.FAILED_PRECONDITION,
+    Refusal.OTHER_VIEW: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

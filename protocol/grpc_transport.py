@@ -93,6 +93,13 @@ class GrpcTransport:
                 reply: bytes = await line.hello(request, timeout=timeout_s)
         return reply
 
+    async def gossip(self, address: str, request: bytes, *, timeout_s: float) -> bytes:
+        """Exchange Gossip; see `Transport`."""
+        async with self._channels.line(address) as line:
+            with receiving():
+                reply: bytes = await line.gossip(request, timeout=timeout_s)
+        return reply
+
     async def pull(
         self, address: str, request: bytes, *, timeout_s: float, stall_s: float
     ) -> AsyncGenerator[bytes, None]:

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from itertools import product
 from math import inf
+from typing import Literal
 
 from .answering import Watch, checked_message, told_refusal
 from .errors import ConfigError, PeerError, Refusal, TransportError
@@ -160,10 +161,17 @@ class MemoryTransport:
 
     async def hello(self, address: str, request: bytes, *, timeout_s: float) -> bytes:
         """Send the request over one link and the answer over the other."""
+        return await self._ask(address, "hello", request, timeout_s)
+
+    async def gossip(self, address: str, request: bytes, *, timeout_s: float) -> bytes:
+        """Send the request over one link and the answer over the other."""
+        return await self._ask(address, "gossip", request, timeout_s)
+
+    async def _ask(self, address: str, method: Literal["hello", "gossip"], request: bytes, timeout_s: float) -> bytes:
         with self._call(address, timeout_s) as (call, door):
             async with call.step():
                 await self._network.send_request(call, request)
-                reply = await door._answer_hello(request)
+                reply = await door._answer(method, request)
                 await call.back.cross(len(reply) if isinstance(reply, bytes) else 0)
         return _message(reply)
 
@@ -192,10 +200,12 @@ class MemoryTransport:
         with self._network.call(self, address, timeout_s) as ends:
             yield ends
 
-    async def _answer_hello(self, request: bytes) -> bytes | PeerError:
+    async def _answer(self, method: Literal["hello", "gossip"], request: bytes) -> bytes | PeerError:
         try:
             with self._watch:
-                return checked_message(await self._served().hello(request))
+                handler = self._served()
+                answer = handler.hello if method == "hello" else handler.gossip
+                return checked_message(await answer(request))
         except PeerError as refusal:
             return refusal
 

@@ -13,6 +13,7 @@ from . import fields
 from . import wire_pb2 as wire
 from .errors import EnvelopeError, Refusal
 from .limits import MAX_ATTACHMENT_BYTES, MAX_ATTACHMENTS, MAX_MEMBERS, PROTOCOL_VERSION
+from .members import Member, read_members
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +24,6 @@ class Point:
     version: int = 0
     chain: bytes = b""
     state: int = 0
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Member:
-    """A node's name and where it is reached."""
-
-    name: str
-    address: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +55,7 @@ class Hello:
             incarnation=self.incarnation,
             manifest=self.manifest,
             base=self.base,
-            members=[wire.Member(name=m.name, address=m.address) for m in self.members],
+            members=[member.message() for member in self.members],
             round=self.round,
             published=_point_out(self.published),
             held=_point_out(self.held),
@@ -76,8 +69,6 @@ class Hello:
         fields.parse(m, data)
         if m.protocol != PROTOCOL_VERSION:
             raise EnvelopeError(Refusal.UNSUPPORTED_VERSION, f"{m.protocol}, mine is {PROTOCOL_VERSION}")
-        if len(m.members) > MAX_MEMBERS:
-            raise EnvelopeError(Refusal.OVERSIZE, f"{len(m.members)} members")
         return cls(
             network=fields.name(m.network),
             run=fields.name(m.run),
@@ -86,7 +77,7 @@ class Hello:
             incarnation=m.incarnation,
             manifest=fields.digest(m.manifest),
             base=fields.digest(m.base),
-            members=tuple(Member(fields.name(x.name), fields.address(x.address)) for x in m.members),
+            members=read_members(m.members),
             round=m.round,
             published=_point_in(m.published),
             held=_point_in(m.held),
@@ -108,6 +99,8 @@ class PullRequest:
     partial: bytes = b""
     offset: int = 0
     snapshot: bool = False
+    base: bytes = b""
+    """Instead: the base file with this digest, from `offset` on."""
 
     def encode(self) -> bytes:
         """Serialize."""
@@ -122,6 +115,7 @@ class PullRequest:
             partial=self.partial,
             offset=self.offset,
             snapshot=self.snapshot,
+            base=self.base,
         ).SerializeToString(deterministic=True)
 
     @classmethod
@@ -140,6 +134,7 @@ class PullRequest:
             partial=fields.digest(m.partial, optional=True),
             offset=m.offset,
             snapshot=m.snapshot,
+            base=fields.digest(m.base, optional=True),
         )
 
 

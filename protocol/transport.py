@@ -11,10 +11,14 @@ from typing import Protocol
 
 
 class PeerHandler(Protocol):
-    """What a node answers. Handlers serve immutable bytes and never wait on another call."""
+    """What a node answers. Hello and Pull serve immutable bytes and never wait on another call."""
 
     async def hello(self, request: bytes) -> bytes:
         """Answer a serialized Hello with our own; raise PeerError to refuse."""
+        ...
+
+    async def gossip(self, request: bytes) -> bytes:
+        """Answer a serialized Gossip; it may ask one other node on the asker's behalf, within a bound."""
         ...
 
     def pull(self, request: bytes) -> AsyncIterator[bytes]:
@@ -39,6 +43,10 @@ class Transport(Protocol):
 
     async def hello(self, address: str, request: bytes, *, timeout_s: float) -> bytes:
         """Exchange Hellos with the node at `address`."""
+        ...
+
+    async def gossip(self, address: str, request: bytes, *, timeout_s: float) -> bytes:
+        """Exchange Gossip with the node at `address`."""
         ...
 
     def pull(self, address: str, request: bytes, *, timeout_s: float, stall_s: float) -> AsyncGenerator[bytes]:

@@ -158,6 +158,10 @@ class _Echo:
         """Return the request."""
         return request
 
+    async def gossip(self, request: bytes) -> bytes:
+        """Return the request."""
+        return request
+
     async def pull(self, request: bytes) -> AsyncIterator[bytes]:
         """Yield the request."""
         yield request

@@ -48,7 +48,12 @@ def prepare(config: SimulationConfig, out: Path) -> list[NodeConfig]:
         )
         others = tuple(a for a in addresses if a != address)
         # Everybody loads torch at the same time: about four seconds of a core each.
-        membership = MembershipConfig(peers=others, expect=count, wait_s=60.0 + 10.0 * count / cores())
+        membership = MembershipConfig(
+            peers=others,
+            expect=count,
+            wait_s=60.0 + 10.0 * count / cores(),
+            gossip=config.simulation.gossip,
+        )
         node = node.model_copy(update={"membership": membership})
         folder = Path(node.node.data_dir)
         folder.mkdir(parents=True)

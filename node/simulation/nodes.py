@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ...protocol.errors import ConfigError
-from ..config import NodeConfig, SimulationConfig, ThisNode
+from ..config import MembershipConfig, NodeConfig, SimulationConfig, ThisNode
 from ..graph import Edges, degrees
 from ..schedule import Schedule, plan
 from ..topology import graph, make_topology
@@ -27,7 +27,8 @@ def node_config(config: SimulationConfig, index: int, **this: object) -> NodeCon
     shared = config.model_dump(exclude={"simulation"})
     shared["task"] |= {"index": index, "count": config.simulation.nodes}
     node = ThisNode.model_validate({"name": node_name(index), "start_noise": config.simulation.start_noise} | this)
-    return NodeConfig.model_validate(shared | {"node": node.model_dump()})
+    membership = MembershipConfig(gossip=config.simulation.gossip)
+    return NodeConfig.model_validate(shared | {"node": node.model_dump(), "membership": membership.model_dump()})
 
 
 def check_ends(config: SimulationConfig) -> None:

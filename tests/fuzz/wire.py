@@ -14,13 +14,13 @@ from peermerge.protocol import wire_pb2 as wire
 from peermerge.protocol.blob import MemoryBlob
 from peermerge.protocol.errors import EnvelopeError, FrameError
 from peermerge.protocol.manifest import manifest_of
+from peermerge.protocol.members import Member
 from peermerge.protocol.messages import (
     Attachment,
     Edge,
     Envelope,
     Header,
     Hello,
-    Member,
     Merged,
     Point,
     PullRequest,

@@ -15,7 +15,7 @@ from peermerge.node.budget import Budget
 from peermerge.node.config import RoundConfig
 from peermerge.node.gather import Gather, Identity
 from peermerge.node.log import PublishedLog
-from peermerge.node.membership import StaticMembership
+from peermerge.node.membership import Roster
 from peermerge.node.peers import Peers
 from peermerge.node.replicas import Replicas
 from peermerge.node.service import PeerService
@@ -26,7 +26,8 @@ from peermerge.protocol.delta import Delta
 from peermerge.protocol.grpc_transport import GrpcTransport
 from peermerge.protocol.limits import CHUNK_BYTES, MIN_EXPONENT
 from peermerge.protocol.manifest import manifest_of
-from peermerge.protocol.messages import Header, Member, Point, PullRequest
+from peermerge.protocol.members import Member
+from peermerge.protocol.messages import Header, Point, PullRequest
 
 BREAKS = 20
 BASE = bytes(32)
@@ -132,9 +133,7 @@ async def test_a_transfer_that_is_cut_twenty_times_arrives_equal_and_is_sent_abo
 ) -> None:
     draw, clock, peers = random.Random(seed), RealClock(), Peers()
     log = published(tmp_path / "alice")
-    door = Watched(
-        identity("alice"), log, StaticMembership(Member("alice", "-"), []), Peers(), lambda _: Point(), Budget(clock)
-    )
+    door = Watched(identity("alice"), log, Roster(Member("alice", "-"), []), Peers(), lambda _: Point(), Budget(clock))
     server, client = GrpcTransport("127.0.0.1:0"), GrpcTransport("127.0.0.1:0")
     await server.serve(door)
     cutter = Cutter(int(server.address.rpartition(":")[2]), [draw.randrange(2 * CHUNK_BYTES) for _ in range(BREAKS)])

@@ -14,14 +14,15 @@ from peermerge.node.budget import Budget
 from peermerge.node.config import RoundConfig
 from peermerge.node.gather import Attachments, Gather, Identity
 from peermerge.node.log import PublishedLog
-from peermerge.node.membership import StaticMembership
+from peermerge.node.membership import Roster
 from peermerge.node.peers import Peers
 from peermerge.node.service import PeerService
 from peermerge.node.storage import MemoryStorage, Storage
 from peermerge.protocol.blob import Blob
 from peermerge.protocol.clock import VirtualClock, run_virtual
 from peermerge.protocol.errors import DegradedError, FrameError, PeerError, PeermergeError, Refusal, TransportError
-from peermerge.protocol.messages import Attachment, Member, Point, PullRequest
+from peermerge.protocol.members import Member
+from peermerge.protocol.messages import Attachment, Point, PullRequest
 from peermerge.protocol.parts import TAG_ATTACHMENT, TAG_CHUNK, TAG_ENVELOPE, pull_parts
 
 from .worlds import BASE, MANIFEST, Faults, all_bytes, follower, header, publisher, random_delta
@@ -167,7 +168,7 @@ class Wire:
 
 def service(log: PublishedLog, storage: Storage) -> PeerService:
     me = Identity("net", "run", "alice", 1, BASE, MANIFEST)
-    members = StaticMembership(Member("alice", "alice"), [])
+    members = Roster(Member("alice", "alice"), [])
     budget = Budget(VirtualClock())
     return PeerService(me, log, members, Peers(), lambda _: Point(), budget, lambda h: kept(storage, h.attachments))
 

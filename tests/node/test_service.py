@@ -12,7 +12,7 @@ from peermerge.node.budget import Budget
 from peermerge.node.config import RoundConfig
 from peermerge.node.gather import Gather, Identity
 from peermerge.node.log import PublishedLog
-from peermerge.node.membership import StaticMembership
+from peermerge.node.membership import Roster
 from peermerge.node.peers import Peers
 from peermerge.node.replicas import Replicas
 from peermerge.node.service import PeerService
@@ -21,7 +21,8 @@ from peermerge.protocol.clock import VirtualClock, run_virtual
 from peermerge.protocol.delta import Delta
 from peermerge.protocol.errors import EnvelopeError, PeerError, TransportError
 from peermerge.protocol.manifest import manifest_of
-from peermerge.protocol.messages import Member, Point, PullRequest
+from peermerge.protocol.members import Member
+from peermerge.protocol.messages import Point, PullRequest
 from peermerge.protocol.parts import TAG_ENVELOPE, pull_parts
 
 from .worlds import BASE, MANIFEST, RecordingStorage, all_bytes, header, publish, publisher
@@ -31,7 +32,7 @@ ASKED = PullRequest(network="net", run="run", name="bob", incarnation=1, have=Po
 
 def service(log: PublishedLog, bytes_s: float = 0) -> PeerService:
     me = Identity("net", "run", "alice", 1, BASE, MANIFEST)
-    members = StaticMembership(Member("alice", "alice"), [])
+    members = Roster(Member("alice", "alice"), [])
     return PeerService(me, log, members, Peers(), lambda _: Point(), Budget(VirtualClock(), bytes_s))
 
 

@@ -113,6 +113,9 @@ class CountingHandler:
     async def hello(self, request: bytes) -> bytes:
         return request
 
+    async def gossip(self, request: bytes) -> bytes:
+        return request
+
     async def pull(self, request: bytes) -> AsyncIterator[bytes]:
         while True:
             self.sent += 1

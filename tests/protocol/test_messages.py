@@ -15,13 +15,13 @@ from peermerge.protocol.blob import MemoryBlob
 from peermerge.protocol.entropy import Buffer
 from peermerge.protocol.errors import EnvelopeError, FrameError, PeerError, Refusal
 from peermerge.protocol.limits import CHUNK_BYTES, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
+from peermerge.protocol.members import Member
 from peermerge.protocol.messages import (
     Attachment,
     Edge,
     Envelope,
     Header,
     Hello,
-    Member,
     Merged,
     Point,
     PullRequest,

@@ -30,6 +30,10 @@ class ScriptedHandler:
             await self._hang()
         return b"hello " + request
 
+    async def gossip(self, request: bytes) -> bytes:
+        """Echo."""
+        return b"gossip " + request
+
     async def pull(self, request: bytes) -> AsyncIterator[bytes]:
         """Stream the chunks."""
         self.open += 1
@@ -58,6 +62,10 @@ class RaisingHandler:
         self._make = make
 
     async def hello(self, request: bytes) -> bytes:
+        """Raise."""
+        raise self._make(request)
+
+    async def gossip(self, request: bytes) -> bytes:
         """Raise."""
         raise self._make(request)
 

@@ -15,7 +15,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 PYTEST      := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -q
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all fuzz lint format bench bench-quick proto proto-check dist clean distclean
+.PHONY: help venv demo test test-all faults soak fuzz lint format bench bench-quick proto proto-check dist clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,13 +36,20 @@ demo: $(INSTALLED) ## Train real nodes on this machine, merge them over gRPC and
 
 test: $(INSTALLED) ## Run the tests (COVERAGE=1: node and protocol must each reach 90 % of their lines)
 	@rm -f .coverage .coverage.*
-	@$(PYTEST) -m "not slow" $(if $(COVERAGE),--cov --cov-report=)
+	@$(PYTEST) -m "not slow and not faults" $(if $(COVERAGE),--cov --cov-report=)
+	@$(PYTEST) -m "not slow and faults"
 	@for package in $(if $(COVERAGE),node protocol); do \
 	  echo "-- $$package"; $(BIN)/coverage report --include="$$package/*" --fail-under=$(COVERAGE_MIN) || exit 1; \
 	done
 
 test-all: $(INSTALLED) ## Run the slow tests too
 	@$(PYTEST)
+
+faults: $(INSTALLED) ## Hurt real and simulated nodes in every way, at full length; some tests need root
+	@$(PYTEST) -m faults
+
+soak: $(INSTALLED) ## Let 8 real nodes run 1,000 rounds with a fault every 30 s (SOAK="--nodes 4 --seconds 60")
+	@$(BIN)/python -m tests.soak $(or $(SOAK),--nodes 8 --rounds 1000)
 
 fuzz: $(INSTALLED) ## Fuzz all that strangers' bytes reach (FUZZ_SECONDS=600); findings go to build/fuzz
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),600) --jobs $(JOBS)

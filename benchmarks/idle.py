@@ -24,11 +24,11 @@ from typing import Any
 import psutil
 from _common import arguments, show, write
 
-from peermerge.node.commands.remote import dial
 from peermerge.node.config import SimulationConfig, load
 from peermerge.node.simulation.daemons import Child, prepare, spawn, stop
 from peermerge.protocol import wire_pb2 as wire
 from peermerge.protocol.addresses import parse_address
+from peermerge.protocol.remote import dial
 
 MB = 1e6
 MEMORY_MB = 60

@@ -1,1 +1,1 @@
-"""The optional membership service comes here: a roster that helps nodes find each other and stops nothing when away."""
+"""The optional membership service: it introduces nodes to each other and is never needed. Starts without torch."""

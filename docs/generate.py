@@ -18,7 +18,7 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
-from peermerge.node import exit_codes, metrics
+from peermerge.node import metrics
 from peermerge.node.cli import app
 from peermerge.node.config import NodeConfig, Play
 from peermerge.node.merging import METHODS, STEPS, MergeMethod
@@ -29,6 +29,7 @@ from peermerge.node.template import choices_of, docstrings_of, toml
 from peermerge.node.topology import TOPOLOGIES
 from peermerge.protocol import wire_pb2
 from peermerge.protocol.errors import SENTENCES
+from peermerge.protocol.exit_codes import ExitCode
 
 REFERENCE = Path(__file__).parent / "reference.md"
 MARKS = re.compile(r"<!-- generated: ([a-z-]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -194,8 +195,8 @@ def _docstring_of(module: str, name: str) -> str:
 
 def codes() -> str:
     """Return the exit codes."""
-    texts = _attribute_docs(exit_codes.ExitCode)
-    rows = [(code.value, code.name, texts.get(code.name, "")) for code in exit_codes.ExitCode]
+    texts = _attribute_docs(ExitCode)
+    rows = [(code.value, code.name, texts.get(code.name, "")) for code in ExitCode]
     return table(("code", "name", "meaning"), rows)
 
 

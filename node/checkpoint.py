@@ -18,7 +18,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from ..protocol.errors import DataDirError
+from ..protocol.errors import DataDirError, DegradedError
 from .storage import Storage
 
 Json = Any
@@ -59,7 +59,10 @@ def save(storage: Storage, checkpoint: Checkpoint) -> None:
     data = save_bytes(tensors, {"peermerge": json.dumps(meta)})
     name = f"checkpoints/{checkpoint.round:09d}.safetensors"
     storage.write(name, hashlib.sha256(data).digest() + data)
-    files = _files(storage)
+    try:
+        files = _files(storage)
+    except DataDirError as error:  # written it is, but nothing could be tidied up
+        raise DegradedError(str(error)) from error
     here = files.index(name)
     for stale in files[: max(0, here + 1 - KEPT)] + files[here + 1 :]:
         storage.remove(stale)

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
-import traceback
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from ..protocol.errors import PeermergeError
+from ..protocol.command import DEBUG, group, run, version_printer
 from .commands import config, control, delta, doctor, export, merge, methods, node, plan, simulate, status
-from .commands.output import complain
 from .commands.texts import DESCRIPTIONS, EXAMPLES
-from .exit_codes import ExitCode, exit_code
-
-DEBUG = "PEERMERGE_DEBUG"
-BUG = (
-    "This is a bug in Peermerge. Please open an issue where you got it from, "
-    f"with the command, the file it read and what it prints under {DEBUG}=1."
-)
 
 
 def _group(name: str | None) -> typer.Typer:
-    return typer.Typer(
-        name=name,
-        help=DESCRIPTIONS[name or ""],
-        epilog=EXAMPLES[name or ""],
-        no_args_is_help=True,
-        rich_markup_mode="rich",
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
+    return group(name, DESCRIPTIONS[name or ""], EXAMPLES[name or ""])
 
 
 app = _group(None)
@@ -59,16 +40,13 @@ app.add_typer(configs)
 app.command("doctor", epilog=EXAMPLES["doctor"])(doctor.doctor)
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"peermerge {version('peermerge')}")
-        raise typer.Exit
-
-
 @app.callback()
 def peermerge(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=version_printer("peermerge"), is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help=f"Show tracebacks of errors, as {DEBUG}=1 does.")] = False,
 ) -> None:
@@ -79,22 +57,8 @@ def peermerge(
 
 
 def main() -> None:
-    """Run the command line; every error becomes one message and the exit code of its kind."""
-    try:
-        app(prog_name="peermerge")
-    except PeermergeError as error:
-        _trace(error)
-        complain(str(error))
-        sys.exit(exit_code(error))
-    except Exception as error:
-        _trace(error)
-        complain(f"{type(error).__name__}: {error}\n{BUG}")
-        sys.exit(ExitCode.BUG)
-
-
-def _trace(error: Exception) -> None:
-    if os.environ.get(DEBUG, "0") not in ("", "0"):
-        traceback.print_exception(error)
+    """Run the command line."""
+    run(app, "peermerge")
 
 
 if __name__ == "__main__":

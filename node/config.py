@@ -1,4 +1,4 @@
-"""What a user chooses: TOML in, frozen models out. Unknown keys are errors that name the nearest key.
+"""What a user chooses: the tables of node.toml and of a simulation, each key with its meaning.
 
 `RunConfig` is what all nodes of a run share; `NodeConfig` adds what is one machine's own;
 `SimulationConfig` adds how many nodes to play and how.
@@ -6,18 +6,17 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeGuard, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, Field, model_validator
 
-from ..protocol.errors import ConfigError
 from ..protocol.limits import GRID_BITS, NODE_NAME
+from ..protocol.settings import STRICT
+from ..protocol.settings import load as load
+from ..protocol.settings import parse as parse
+from ..protocol.settings import parse_value as parse_value
+from ..protocol.settings import put as put
 
 Name = Annotated[str, Field(pattern=f"^{NODE_NAME}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -27,7 +26,7 @@ Seconds = Annotated[float, Field(gt=0)]
 class Section(BaseModel):
     """A table of the file: immutable, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = STRICT
 
 
 class TaskConfig(Section):
@@ -296,45 +295,6 @@ class SimulationConfig(RunConfig):
     simulation: Play = Play()
 
 
-C = TypeVar("C", bound=Section)
-
-
-def load(model: type[C], path: Path | None, overrides: Mapping[str, Any]) -> C:
-    """Read a TOML file (or nothing), lay `overrides` (dotted keys) over it, and validate.
-
-    Raises ConfigError naming the file, the key and the nearest key or allowed values.
-    """
-    data: dict[str, Any] = {}
-    if path is not None:
-        try:
-            data = tomllib.loads(path.read_text())
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    for key, value in overrides.items():
-        put(data, key, value)
-    return parse(model, data, str(path) if path else "the command line")
-
-
-def parse(model: type[C], data: Mapping[str, Any], where: str) -> C:
-    """Validate plain data; raises ConfigError."""
-    try:
-        return model.model_validate(dict(data))
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(model, where, e) for e in error.errors())) from error
-
-
-def parse_value(text: str) -> object:
-    """Read the right side of `--set key=value` as TOML, or as a plain string."""
-    try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """List the keys in which two configurations differ, with both values."""
     lines: list[str] = []
@@ -345,46 +305,3 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif a != b:
             lines.append(f"{prefix}{key}: was {a!r}, is {b!r}")
     return lines
-
-
-def put(data: dict[str, Any], key: str, value: object) -> None:
-    """Set a dotted key in nested tables; raises ConfigError if a part of it is no table."""
-    *path, last = key.split(".")
-    for part in path:
-        data = data.setdefault(part, {})
-        if not isinstance(data, dict):
-            raise ConfigError(f"--set {key}: {part} is not a table")
-    data[last] = value
-
-
-def _explain(model: type[BaseModel], where: str, error: ErrorDetails) -> str:
-    path = [str(p) for p in error["loc"]]
-    key = ".".join(path)
-    if error["type"] != "extra_forbidden":
-        message = re.sub("^Value error, ", "", error["msg"])
-        return f"{where}: {key or 'the file'}: {message}"
-    known = _keys(model, path[:-1])
-    near = difflib.get_close_matches(path[-1], known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-    return f"{where}: unknown key {key!r}; {hint}"
-
-
-def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        if part.isdigit():
-            continue  # an item of a list, whose type the list's field has told
-        field = model.model_fields.get(part)
-        inner = _item(field.annotation) if field else None
-        if not _is_section(inner):
-            return []
-        model = inner
-    return sorted(model.model_fields)
-
-
-def _item(kind: object) -> object:
-    """Return what a list holds, or the type itself."""
-    return get_args(kind)[0] if get_origin(kind) is list else kind
-
-
-def _is_section(kind: object) -> TypeGuard[type[BaseModel]]:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)

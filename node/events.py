@@ -48,15 +48,19 @@ class EventFile:
         self._file: TextIO | None = None
         self._turn = Lock()  # the event loop and the worker thread both write
         self.lost = 0
+        self._untold = 0
 
     def emit(self, event: str, **fields: object) -> None:
-        """Write one line with the wall time."""
-        line = json.dumps({"event": event, "node": self._node, "time": round(time.time(), 3), **fields})
+        """Write one line with the wall time; the first behind a gap says how many were `lost` in it."""
         with self._turn:
+            gap = {"lost": self._untold} if self._untold else {}
+            line = json.dumps({"event": event, "node": self._node, "time": round(time.time(), 3), **gap, **fields})
             try:
                 self._open().write(line + "\n")
+                self._untold = 0
             except OSError:
                 self.lost += 1
+                self._untold += 1
                 self.close()
 
     def close(self) -> None:

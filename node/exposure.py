@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..protocol.addresses import parse_address
+from ..protocol.addresses import check_private, parse_address
 from ..protocol.errors import ConfigError
 from .config import NodeConfig
 
@@ -11,14 +11,13 @@ def check_exposure(config: NodeConfig) -> None:
     """Raise ConfigError if an address reaches beyond the loopback interface without `insecure`."""
     if config.node.insecure:
         return
-    addresses = {"node.listen": config.node.listen, "node.metrics": config.node.metrics}
+    addresses = {
+        "node.listen": config.node.listen,
+        "node.metrics": config.node.metrics,
+        "membership.coordinator": config.membership.coordinator,
+    }
     addresses |= {f"membership.peers[{i}]": peer for i, peer in enumerate(config.membership.peers)}
-    for key, address in addresses.items():
-        if address is not None and not parse_address(address, lowest_port=0).is_loopback:
-            raise ConfigError(
-                f"{key} = {address!r} is not on this machine and the connection would be plain text; "
-                "in a network you trust, allow it with --insecure (node.insecure = true)"
-            )
+    check_private(addresses, "--insecure (node.insecure = true)")
 
 
 def check_dialable(config: NodeConfig) -> None:

@@ -1,17 +1,19 @@
 """Pull what is new from neighbours and bring their replicas up to date.
 
-Each peer has one pull at a time. A round waits for its pulls until the adaptive deadline or the quorum;
-what comes later is still applied, counts for the deadline's statistics, and is merged next time.
+Each peer has one pull at a time. A round waits for its pulls until the adaptive deadline or the quorum; what comes
+later is still applied, counts for the deadline's statistics, and is merged next time. A round waits for nobody whose
+last pull is still under way, who missed a deadline and has not come abreast since, or whose transfers fail.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from contextlib import ExitStack, aclosing, closing
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 from types import MappingProxyType
 from typing import BinaryIO
 
@@ -26,7 +28,7 @@ from ..protocol.errors import (
     Refusal,
     TransportError,
 )
-from ..protocol.limits import max_frame_bytes
+from ..protocol.limits import MAX_MESSAGE_BYTES, max_frame_bytes
 from ..protocol.manifest import Manifest
 from ..protocol.messages import Envelope, Header, Point, PullRequest
 from ..protocol.parts import TAG_ATTACHMENT, TAG_ENVELOPE, pull_parts
@@ -35,15 +37,16 @@ from .attachments import Arrivals
 from .config import RoundConfig
 from .deadline import AdaptiveDeadline
 from .events import Events, NoEvents
-from .peers import Peers
+from .peers import PeerRecord, Peers
 from .replicas import Replica
 from .spool import Spool, Spools
+from .tally import Tally
 
 STALL_S = 5.0
-"""A transfer that sends nothing for this long is given up; the next one resumes where it stopped."""
-TRANSFER_S = 600.0
-"""A whole transfer may take this long beyond the wait for its version."""
-
+"""A transfer that brings nothing for this long, beyond what a message takes at the lowest rate, is given up; the next
+one goes on where it stopped. Every transfer may take this long."""
+CALL_S = 600.0
+"""A whole call ends so long after all that it may wait and transfer, whatever else holds it up."""
 
 Attachments = Mapping[str, Blob | PeermergeError]
 """What came beside a frame, by kind, or why it is of no use."""
@@ -62,19 +65,6 @@ class Identity:
     incarnation: int
     base: bytes
     manifest: Manifest
-
-
-@dataclass(slots=True)
-class Tally:
-    """What came of one pull."""
-
-    started: float
-    limit_s: float = 0.0
-    arrived: int = 0
-    """Whole frames that were what their envelopes announced."""
-    applied: int = 0
-    reason: str = ""
-    """Why it ended early, or nothing."""
 
 
 class Gather:
@@ -104,54 +94,106 @@ class Gather:
         self._rounds = rounds
         self._held = held
         self._apply = apply
-        self._locks: dict[str, asyncio.Lock] = {}
         self._attach = attach
         self._limits = limits
         self._scratch = scratch
         self._events = events or NoEvents()
         self._failed = failed
         self._spools = Spools(scratch, clock.now)
-        self._tasks: set[asyncio.Task[bool]] = set()
+        self._rng = Random(f"{me.run}/{me.name}/{me.incarnation}")
+        self._pulls: dict[str, asyncio.Task[bool]] = {}
+        """Those under way, by peer; they may outlive their round."""
+        self._broken: BaseException | None = None
+        """What a pull died of that no pull should: the next round raises it."""
+        self._round = -1
         self._enough = asyncio.Event()
         self.deadline = AdaptiveDeadline(rounds.floor_s, rounds.ceiling_s, rounds.deviations)
 
-    async def gather(self, addresses: dict[str, str], round_: int) -> None:
-        """Pull from all at once and return at the quorum, the deadline, or when all have answered."""
+    async def gather(self, addresses: Mapping[str, str], round_: int) -> None:
+        """Pull from all at once and return at the quorum, the deadline, or when all waited for have answered."""
+        if self._broken is not None:
+            raise self._broken
         self._spools.expire()
+        self._round = round_
         started = self._clock.now()
-        wait = self._rounds.mode == "sync"
+        waited: dict[asyncio.Task[bool], PeerRecord] = {}
+        others: list[asyncio.Task[bool]] = []
+        for peer, address in addresses.items():
+            record, task = self._peers[peer], self._pulls.get(peer)
+            record.waited_for = task is None and record.deserves_waiting(round_)
+            if task is None and (record.waited_for or not record.backoff.left_s(started)):
+                task = self._start(peer, self._timed(peer, address, round_ if self._sync else -1, started))
+            if task is not None and record.waited_for:
+                waited[task] = record
+            elif task is not None:
+                others.append(task)
+        for late in await self._until_enough(waited, started + self.deadline.seconds):
+            waited[late].miss(round_)
+        # The rest have as long as peers usually take: a node that waits for nobody does not run away from all.
+        await self._until_enough(others, started + self.deadline.usual_s)
+
+    async def refresh(self, addresses: Mapping[str, str]) -> None:
+        """Pull from all at once what they have, whatever its round, and wait for it as long as a round would."""
         pulls = [
-            asyncio.create_task(self._timed(peer, address, round_ if wait else -1, started), name=f"pull {peer}")
+            self._pulls.get(peer) or self._start(peer, self._attempt(peer, address, -1))
             for peer, address in addresses.items()
         ]
-        self._tasks.update(pulls)
-        for task in pulls:
-            task.add_done_callback(self._tasks.discard)
-        await self._until_enough(pulls, started + self.deadline.seconds)
+        await self._until_enough(pulls, self._clock.now() + self.deadline.seconds)
 
     async def pull(self, peer: str, address: str, wait_round: int, *, snapshot: bool = False) -> bool:
-        """Bring one replica up to date; return whether anything new came. Failures are noted, never raised."""
-        lock = self._locks.setdefault(peer, asyncio.Lock())
-        async with lock:
-            tally = Tally(self._clock.now())
-            try:
-                return await self._pull(peer, address, wait_round, tally, snapshot)
-            except (PeerError, DegradedError) as error:
-                if isinstance(error, FrameError | EnvelopeError | DegradedError):
-                    self._spools.drop(peer)  # more of it would not mend it
-                self._fail(peer, tally, error)
-            except OSError as error:
-                self._spools.drop(peer)
-                self._fail(peer, tally, DegradedError(f"a frame of {peer} could not be read back: {error}"))
-            finally:
-                seconds = round(self._clock.now() - tally.started, 3)
-                counts = {"arrived": tally.arrived, "applied": tally.applied, "limit_s": tally.limit_s}
-                self._events.emit("pull", peer=peer, seconds=seconds, reason=tally.reason, **counts)
+        """Bring one replica up to date; return whether anything new came. Failures are noted, never raised.
+
+        While another pull from that peer is under way nothing comes.
+        """
+        if peer in self._pulls:
             return False
+        task = self._start(peer, self._attempt(peer, address, wait_round, snapshot=snapshot))
+        try:
+            await asyncio.wait([task])
+        finally:
+            task.cancel()
+        return _came(task)
+
+    def drop(self, peer: str) -> None:
+        """End a peer's pull, under way or waited for: it is no member now, or another life of it begins."""
+        if task := self._pulls.get(peer):
+            task.cancel()
+        if record := self._peers.get(peer):
+            record.start_over()
+
+    def welcome(self, peer: str) -> None:
+        """Ask a peer again without any pause: it has denied that it is gone."""
+        if record := self._peers.get(peer):
+            record.backoff.reset()
+
+    async def _attempt(self, peer: str, address: str, wait_round: int, *, snapshot: bool = False) -> bool:
+        backoff = self._peers[peer].backoff
+        if left_s := backoff.left_s(self._clock.now()):
+            await self._clock.sleep(left_s)
+        tally = Tally(self._clock)
+        try:
+            came = await self._pull(peer, address, wait_round, tally, snapshot)
+            if not tally.reason:
+                backoff.reset()
+            return came
+        except (PeerError, DegradedError) as error:
+            if isinstance(error, FrameError | EnvelopeError | DegradedError):
+                self._spools.drop(peer)  # more of it would not mend it
+            self._fail(peer, tally, error)
+        except OSError as error:
+            self._spools.drop(peer)
+            self._fail(peer, tally, DegradedError(f"a frame of {peer} could not be read back: {error}"))
+        except asyncio.CancelledError:
+            tally.reason = "CANCELLED"
+            raise
+        finally:
+            self._events.emit("pull", peer=peer, **tally.figures())
+        return False
 
     def _fail(self, peer: str, tally: Tally, error: PeermergeError) -> None:
         tally.reason = error.refusal.name if isinstance(error, PeerError) else "DEGRADED"
         self._peers[peer].fail(error)
+        self._peers[peer].backoff.fail(self._clock.now(), self._rng)
         self._failed(peer, error)
 
     @property
@@ -165,38 +207,65 @@ class Gather:
 
     async def close(self) -> None:
         """Cancel what is still under way."""
-        tasks = list(self._tasks)
+        tasks = list(self._pulls.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._spools.close()
 
+    @property
+    def _sync(self) -> bool:
+        return self._rounds.mode == "sync"
+
+    def _start(self, peer: str, work: Coroutine[None, None, bool]) -> asyncio.Task[bool]:
+        task = asyncio.create_task(work, name=f"pull {peer}")
+        self._pulls[peer] = task
+        task.add_done_callback(partial(self._ended, peer))
+        return task
+
+    def _ended(self, peer: str, task: asyncio.Task[bool]) -> None:
+        if self._pulls.get(peer) is task:
+            del self._pulls[peer]
+        if not task.cancelled():
+            self._broken = task.exception() or self._broken
+
     async def _timed(self, peer: str, address: str, wait_round: int, started: float) -> bool:
-        came = await self.pull(peer, address, wait_round)
+        came = await self._attempt(peer, address, wait_round)
         if came:
-            self._peers[peer].arrival_s = self._clock.now() - started
-            self.deadline.observe(self._peers[peer].arrival_s)
+            record, arrival_s = self._peers[peer], self._clock.now() - started
+            # Who is further behind sees more than the staleness between us, and jumps to our round by itself.
+            abreast = not self._sync or record.came >= self._round - self._rounds.staleness - 1
+            record.arrived(arrival_s, self.deadline.seconds / 2, abreast=abreast)
+            self.deadline.observe(arrival_s)
         return came
 
-    async def _until_enough(self, pulls: Iterable[asyncio.Task[bool]], deadline: float) -> None:
+    async def _until_enough(
+        self, pulls: Collection[asyncio.Task[bool]], deadline: float
+    ) -> Collection[asyncio.Task[bool]]:
+        """Wait for the quorum or all; return those that were waited for up to the deadline."""
         pending = set(pulls)
         needed = math.ceil(self._rounds.quorum * len(pending))
         arrived = 0
         enough = asyncio.create_task(self._enough.wait(), name="enough")
         try:
-            while pending and arrived < needed and (left := deadline - self._clock.now()) > 0:
+            while pending and arrived < needed:
+                if (left := deadline - self._clock.now()) <= 0:
+                    return pending
                 first = asyncio.FIRST_COMPLETED
                 done, waiting = await asyncio.wait({*pending, enough}, timeout=left, return_when=first)
                 if enough in done:
-                    return
+                    break
                 pending = waiting - {enough}
-                arrived += sum(task.result() for task in done)
+                arrived += sum(map(_came, done))
+            return ()
         finally:
             enough.cancel()
 
     async def _pull(self, peer: str, address: str, wait_round: int, tally: Tally, snapshot: bool) -> bool:
         sha256, offset = self._spools.held(peer)
-        ceiling = self._rounds.ceiling_s
+        # Snapshots of strangers come one after the other: a round waits for none longer than for its neighbours.
+        patience_s = self.deadline.seconds if snapshot else self._rounds.ceiling_s
+        wait_s = patience_s if wait_round >= 0 else 0.0
         request = PullRequest(
             network=self._me.network,
             run=self._me.run,
@@ -204,23 +273,26 @@ class Gather:
             incarnation=self._me.incarnation,
             have=self._held(peer),
             wait_round=wait_round,
-            wait_s=ceiling if wait_round >= 0 else 0.0,
+            wait_s=wait_s,
             partial=sha256,
             offset=offset,
             snapshot=snapshot,
         ).encode()
         self._peers[peer].bytes_out += len(request)
-        tally.limit_s = ceiling + TRANSFER_S
-        stream = self._transport.pull(address, request, timeout_s=tally.limit_s, stall_s=STALL_S)
+        # Bytes are seen in messages, and a whole one may take this long.
+        stall_s = STALL_S + MAX_MESSAGE_BYTES / self._rounds.min_rate_bytes_s
+        stream = self._transport.pull(address, request, timeout_s=wait_s + self._longest_s, stall_s=stall_s)
         newest: Arrivals | None = None
         with ExitStack() as files:
             try:
-                async with aclosing(stream), aclosing(self._frames(peer, stream)) as frames:
+                async with tally.call(), aclosing(stream), aclosing(self._frames(peer, stream, tally)) as frames:
+                    tally.allow(wait_s + STALL_S)
                     async for header, frame, arrivals in frames:
                         newest = None
                         tally.arrived += 1
-                        await self._clock.work(partial(self._apply, peer, header, frame))
+                        await self._finished(partial(self._apply, peer, header, frame))
                         tally.applied += 1
+                        self._peers[peer].came = header.round
                         newest = files.enter_context(closing(arrivals))
             except PeerError as error:
                 # What breaks off behind a frame costs what was to come there, and not the frame.
@@ -228,13 +300,34 @@ class Gather:
                     raise
                 self._fail(peer, tally, error)
             if newest and (found := newest.result()):
-                await self._clock.work(partial(self._attach, peer, found))
+                await self._finished(partial(self._attach, peer, found))
         return newest is not None
 
-    async def _frames(self, peer: str, stream: AsyncGenerator[bytes]) -> AsyncGenerator[Whole]:
+    async def _finished(self, job: Callable[[], object]) -> None:
+        """Run a job on states to its end, even if we are cancelled meanwhile: they are in its hands."""
+        work = asyncio.ensure_future(self._clock.work(job))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.gather(work, return_exceptions=True)
+            raise
+
+    @property
+    def _longest_s(self) -> float:
+        """A bound on the transfer of the largest frame with all that is wanted behind it."""
+        manifest = self._me.manifest
+        most = max_frame_bytes(manifest.parameters, len(manifest.tensors)) + sum(self._limits.values())
+        return CALL_S + self._transfer_s(most)
+
+    def _transfer_s(self, size: int) -> float:
+        """Return how long a transfer of so many bytes may take."""
+        return max(STALL_S, size / self._rounds.min_rate_bytes_s)
+
+    async def _frames(self, peer: str, stream: AsyncGenerator[bytes], tally: Tally) -> AsyncGenerator[Whole]:
         """Spool the frames of a Pull stream, checked in the order of the protocol's page; yield each that is whole.
 
-        What comes behind the last goes to its arrivals for as long as it is of use.
+        What comes behind the last goes to its arrivals for as long as it is of use. Each part allows the time for
+        what it announces.
         """
         record = self._peers[peer]
         spool: Spool | None = None
@@ -248,6 +341,7 @@ class Gather:
                     if arrivals is not None and arrivals.begun:
                         raise FrameError(Refusal.BAD_HEADER, "an envelope behind attachments")
                     spool = self._spools.begin(peer, self._checked(peer, bytes(payload)))
+                    tally.allow(self._transfer_s(spool.header.frame_bytes - spool.size))
                 elif tag == TAG_ATTACHMENT:
                     if spool is not None or arrivals is None:
                         raise FrameError(Refusal.BAD_HEADER, "an attachment without a whole frame")
@@ -258,8 +352,12 @@ class Gather:
                 elif spool.add(payload):
                     spool = None
                     with closing(self._spools.take(peer)) as whole:
-                        arrivals = Arrivals(whole.header.attachments, self._limits, self._scratch)
+                        attached = whole.header.attachments
+                        arrivals = Arrivals(attached, self._limits, self._scratch)
+                        tally.suspend()
                         yield whole.header, whole.frame(), arrivals
+                        wanted = sum(min(a.length, self._limits.get(a.kind, 0)) for a in attached)
+                        tally.allow(self._transfer_s(wanted))
         if spool is not None:
             raise TransportError(Refusal.TRUNCATED, f"{spool.size} of {spool.header.frame_bytes} bytes")
 
@@ -277,3 +375,8 @@ class Gather:
         if header.frame_bytes > max_frame_bytes(manifest.parameters, len(manifest.tensors)):
             raise EnvelopeError(Refusal.OVERSIZE, f"a frame of {header.frame_bytes} bytes")
         return header
+
+
+def _came(task: asyncio.Task[bool]) -> bool:
+    """Whether a pull that ended brought anything new. Raises what it died of."""
+    return not task.cancelled() and task.result()

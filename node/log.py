@@ -8,8 +8,9 @@ A file per version, as `log_entry.py` says:
 A frame is coded straight into its file and sent and applied from there, so that neither takes memory for more than a
 few segments. chain_v = SHA256(chain_{v-1} || SHA256(frame_v)), so (epoch, version, chain) says exactly what somebody
 holds. Compaction is the same operation as a snapshot: once the tail behind the last snapshot is longer
-than the retention, a new snapshot is written and deltas beyond the retention are dropped. So a snapshot
-and the tail that follows it are always at hand as immutable bytes, and handlers never touch the state.
+than the retention, in versions or in bytes, a new snapshot is written and deltas beyond the retention are dropped.
+So a snapshot and the tail that follows it are always at hand as immutable bytes, and handlers never touch the state.
+On disk are a snapshot, deltas of `retention_bytes` (or the one newest, if it is larger), and what is being written.
 """
 
 from __future__ import annotations
@@ -69,9 +70,11 @@ class PublishedLog:
         retention: int,
         sign: Signer = unsigned,
         *,
+        retention_bytes: int = 0,
         threads: int = 1,
         effort: Effort = "normal",
     ) -> None:
+        # retention: deltas kept as a tail; retention_bytes: their bytes at most, whatever their number (0: any).
         # threads: for the segments of a frame; effort: of the coder.
         self.state = state
         self.dropped: list[str] = []
@@ -80,6 +83,7 @@ class PublishedLog:
         self._sender = sender
         self._base = base
         self._retention = retention
+        self._retention_bytes = retention_bytes
         self._sign = sign
         self._threads = threads
         self._effort: Effort = effort
@@ -119,8 +123,13 @@ class PublishedLog:
         (DegradedError: the disk refused; FrameError: the delta would leave the state's range).
         """
         self._index, entry = self._extend(self._index, self.state, delta, template)
-        if self.version - self._index.snapshot > self._retention:
+        behind = self.version - self._index.snapshot
+        if behind > self._retention or (behind > 1 and self._too_long(self._index.snapshot)):
             self._compact(template)
+        if self._too_long():
+            self._index = self._index.trimmed(self._retention_bytes)
+            with suppress(DegradedError, DataDirError):
+                self._sweep()
         return entry
 
     def restart(self, epoch: int, template: Header) -> Entry:
@@ -201,6 +210,10 @@ class PublishedLog:
                 entry = self._seal(draft, frame, header, self._index, self.state.digest)
             self._index = self._index.having(entry.header, len(entry)).pruned(self._retention)
             self._sweep()
+
+    def _too_long(self, version: int = 0) -> bool:
+        """Whether the deltas after a version take more bytes than are to be kept."""
+        return 0 < self._retention_bytes < self._index.tail_bytes(version)
 
     def _placed(self, template: Header, index: Index, start: int, version: int) -> Header:
         """Return a header with its place in the log filled in."""

@@ -70,6 +70,29 @@ class Index:
             chains={v: c for v, c in self.chains.items() if v >= oldest or not v},
         )
 
+    def trimmed(self, limit: int) -> Index:
+        """Return the index without the oldest deltas: as few as leave `limit` bytes, and none that the head needs.
+
+        Needed are those behind the snapshot, and the newest.
+        """
+        deltas = sorted(version for kind, version in self.names if kind == "delta")
+        size = self.tail_bytes()
+        gone = set()
+        for version in deltas[:-1]:
+            if size <= limit or version > self.snapshot:
+                break
+            size -= self.sizes[self.names["delta", version]]
+            gone.add(self.names["delta", version])
+        return replace(
+            self,
+            names={key: name for key, name in self.names.items() if name not in gone},
+            sizes={name: size for name, size in self.sizes.items() if name not in gone},
+        )
+
+    def tail_bytes(self, version: int = 0) -> int:
+        """Return the bytes of the deltas after a version."""
+        return sum(self.sizes[name] for (kind, v), name in self.names.items() if kind == "delta" and v > version)
+
     def plan(self, have: Point, *, snapshot: bool) -> list[str]:
         """Return the names of the entries that lead from `have` to the head, cheapest first."""
         tail = None if snapshot else self._tail(have)

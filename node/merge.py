@@ -43,11 +43,15 @@ def merge(node: Participant, planned: Plan, view: View, offers: Mapping[str, flo
     node.params.write()
     used = node.absorbed | {c.peer: _used(node, c) for c in node.merged}
     node.absorbed = {}
-    node.ledger.merged(node.log.epoch, node.log.version, used)
+    for peer in sorted(offers.keys() - used.keys() - node.skipped.keys()):
+        _skip(node, peer, Refusal.DEADLINE)  # a stranger that a hurried node did not wait for
+    # Of a state that nobody has seen nobody can pay us back.
+    node.ledger.merged(node.log.epoch, node.log.version, used if node.unpublished is None else {})
     node.events.emit(
         "merge",
         round=planned.round,
         view=view.id,
+        offered=sorted(offers),
         merged=[[peer, m.epoch, m.version, round(m.weight, 6)] for peer, m in sorted(used.items())],
         skipped=node.skipped,
         # One pass; a weight that is not finite makes the sum so.
@@ -74,7 +78,7 @@ def _contributions(node: Participant, planned: Plan, view: View, offers: Mapping
             fits[peer] = _replica(node, peer)
         else:
             _skip(node, peer, reason)
-    distances = {peer: distance(node.log.state, replica.state, node.device) for peer, replica in fits.items()}
+    distances = {peer: distance(node.own, replica.state, node.device) for peer, replica in fits.items()}
     far = outliers(distances, node.config.guard.norm_gate)
     chosen = [
         Contribution(
@@ -163,7 +167,8 @@ def _unfit(node: Participant, planned: Plan, view: View, peer: str) -> Refusal |
         return lacking
     # Where misses are paid back, merging the very same states twice would be too much.
     theirs = (replica.point.epoch, replica.point.version)
-    again = node.mirrored and node.ledger.settled_with(peer, node.log.epoch, node.log.version, theirs)
+    mirrored = node.mirrored and node.unpublished is None
+    again = mirrored and node.ledger.settled_with(peer, node.log.epoch, node.log.version, theirs)
     return Refusal.REPLAYED if again else None
 
 
@@ -191,7 +196,7 @@ def _replica(node: Participant, peer: str) -> Replica:
 def absorb(node: Participant, planned: Plan, view: View, offer: Mapping[str, float]) -> None:
     """Add a stranger's contribution to the next correction and let its replica go: no replica is kept of it."""
     for contribution in _contributions(node, planned, view, offer):
-        node.owe(node.log.state, contribution)
+        node.owe(node.own, contribution)
         node.absorbed[contribution.peer] = _used(node, contribution)
     for peer in offer:
         node.replicas.forget(peer)
@@ -220,7 +225,7 @@ def _show(node: Participant, moves: Iterable[tuple[int, Tensor | float]]) -> Non
     """Make live tensors the published ones plus a move each, and what strangers added."""
     for t, move in moves:
         strangers = node.absorbed_sum[node.params.place(t)] if len(node.absorbed_sum) else 0.0
-        node.params.show(t, node.log.state.tensor(t, node.device) + move + strangers)
+        node.params.show(t, node.own.tensor(t, node.device) + move + strangers)
 
 
 def repair(node: Participant) -> None:

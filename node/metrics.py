@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ..protocol.addresses import parse_address
-from ..protocol.errors import ConfigError
+from ..protocol.prometheus import Family, open_page
 from ..protocol.wire_pb2 import StatusReply
 
 GAUGES = {
@@ -25,13 +23,21 @@ GAUGES = {
     "memory_bytes": "Resident memory",
     "uptime_s": "Seconds since the start",
     "deadline_s": "Adaptive deadline of a round",
+    "arrival_median_s": "Median of recent arrivals, which the deadline is made of",
+    "arrival_spread_s": "Median absolute deviation of recent arrivals",
+    "health": "0: the node keeps up; more: it answers late itself",
     "unpaid_weight": "Merge weight that could not be returned: drift of the mean",
 }
-COUNTERS = {"bytes_in": "Bytes received from peers", "bytes_out": "Bytes sent to peers"}
-PEER_GAUGES = ("version", "staleness", "round_trip_s", "consensus_distance", "weight")
+COUNTERS = {
+    "bytes_in": "Bytes received from peers",
+    "bytes_out": "Bytes sent to peers",
+    "telemetry_dropped": "Figures that the broker was never told",
+}
+PEER_GAUGES = (
+    *("version", "staleness", "round_trip_s", "consensus_distance", "weight"),
+    *("state", "arrival_s", "failures", "retry_s", "waited_for"),
+)
 PEER_COUNTERS = ("bytes_in", "bytes_out", "merged", "skipped")
-
-Family = GaugeMetricFamily | CounterMetricFamily
 
 
 class StatusCollector(Collector):
@@ -51,6 +57,12 @@ class StatusCollector(Collector):
         for name, value in reply.metrics.items():
             metric.add_metric([name], value)
         yield metric
+        yield GaugeMetricFamily("peermerge_members", "Members of the view, this node included", len(reply.members))
+        connected = GaugeMetricFamily("peermerge_connected", "Whether a configured service answers", labels=["service"])
+        for service in ("coordinator", "broker"):
+            if state := getattr(reply, service):
+                connected.add_metric([service], state == "connected")
+        yield connected
         for name in PEER_GAUGES:
             gauge = GaugeMetricFamily(f"peermerge_peer_{name}", f"{name} per peer", labels=["peer"])
             yield _per_peer(gauge, reply, name)
@@ -61,13 +73,7 @@ class StatusCollector(Collector):
 
 def serve_metrics(listen: str, status: Callable[[], StatusReply]) -> tuple[WSGIServer, Thread]:
     """Open the page; raises ConfigError if the address cannot be bound."""
-    address = parse_address(listen, lowest_port=0)
-    registry = CollectorRegistry()
-    registry.register(StatusCollector(status))
-    try:
-        return start_http_server(address.port, address.host, registry)
-    except OSError as error:
-        raise ConfigError(f"--metrics {listen}: {error.strerror or error}; choose another port") from error
+    return open_page(listen, StatusCollector(status))
 
 
 def _per_peer(family: Family, reply: StatusReply, name: str) -> Family:

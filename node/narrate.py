@@ -30,6 +30,10 @@ def sentence(event: str, fields: dict[str, Any], rounds: int) -> str | None:
     match event:
         case "start":
             return f"serving on {fields['address']}, at round {fields['round']}; waiting for the peers"
+        case "base":
+            return f"fetched the base {fields['sha256']}"
+        case "catch_up":
+            return f"caught up with {len(fields['pulled'])} neighbours: goes on at round {fields['round']}"
         case "missing":
             return f"going on without {', '.join(fields['addresses'])}"
         case "round":

@@ -120,6 +120,8 @@ class Node:
             return False
         report = TrainReport(self._steps, 0, 0.0)
         self._steps = 0
+        if self._daemon is not None:
+            self._daemon.check()
         self._run(exchange(node, node.plan(), report))
         return True
 

@@ -6,13 +6,14 @@ that touches weights or states runs as the clock's work, one job at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..protocol.blob import Blob
 from ..protocol.clock import Clock
@@ -23,6 +24,7 @@ from ..protocol.statistics import max_statistics_bytes
 from ..protocol.transport import Transport
 from . import checkpoint as checkpoints
 from .attachments import keep, kept
+from .base import kept_base
 from .budget import Budget
 from .checkpoint import Checkpoint
 from .config import NodeConfig
@@ -34,11 +36,12 @@ from .ledger import Ledger
 from .log import PublishedLog
 from .membership import Roster, View
 from .membership.gossip import Gossiper
+from .membership.sources import Source
 from .merging import make_method
 from .merging.average import WeightedMean
 from .params import Parameters, describe, live_tensors
 from .peers import Peers
-from .recovery import resume
+from .recovery import generators, restore_generators, resume
 from .replicas import Pool, Replica, Replicas
 from .schedule import Plan, Schedule, plan
 from .service import PeerService
@@ -81,6 +84,11 @@ class Progress:
     exchange_s: float = 0.0
     """Real seconds spent in rounds beyond training and evaluation, in total."""
     exchanges: int = 0
+
+
+def taking_part(model: nn.Module, config: NodeConfig) -> dict[str, torch.Tensor]:
+    """Return the tensors of a model that a node publishes."""
+    return live_tensors(model, config.include, config.exclude, buffers=config.merge.statistics != "local")
 
 
 def choose_device(name: str) -> torch.device:
@@ -134,9 +142,7 @@ class Participant:
         self.topology = make_topology(config.topology.name, config.topology.parameters)
         self.method = make_method(config.merge.method, config.merge.parameters, config.merge.after)
         self.schedule = Schedule(**config.schedule.model_dump())
-        tensors = live_tensors(
-            workload.model, config.include, config.exclude, buffers=config.merge.statistics != "local"
-        )
+        tensors = taking_part(workload.model, config)
         self.params = Parameters(tensors, describe(workload.model, tensors), device)
         if base is not None:
             self.params.adopt(base)
@@ -152,6 +158,7 @@ class Participant:
             self.name,
             self.params.base_digest,
             config.log.retention,
+            retention_bytes=config.log.retention_bytes,
             threads=threads,
             effort=config.publish.effort,
         )
@@ -180,11 +187,17 @@ class Participant:
         self.absorbed: dict[str, Merged] = {}
         self.absorbed_sum = torch.zeros(0)
         """What strangers of a full merge added to tau."""
+        self.unpublished: State | None = None
+        """What our state would be by now, while the disk refuses it; nobody else has seen it."""
         self.merged: list[Contribution] = []
         """What the round's merge used: the model that is evaluated is made of it."""
         self.skipped: dict[str, str] = {}
         """Who is left out of the merge under way, and why."""
         self.rng = np.random.default_rng([config.seed, config.task.index, 1])
+        self.sources: dict[str, Source] = {}
+        """What may introduce members besides others of them, where it is configured: a coordinator, a broker."""
+        self.telemetry_dropped: Callable[[], int] = lambda: 0
+        """How many figures the broker was never told."""
 
     @property
     def last_round(self) -> bool:
@@ -217,6 +230,8 @@ class Participant:
             Budget(self.clock, self.config.node.bandwidth_bytes_s),
             lambda header: kept(self.storage, header.attachments),
             self.gossip.answer,
+            lambda: kept_base(self.storage, self.manifest),
+            lambda: self.round,
         )
         self.gather = Gather(
             self.identity,
@@ -241,13 +256,18 @@ class Participant:
         self.membership.moved(self.transport.address)
 
     def _member_changed(self, before: Member | None, claim: Member) -> None:
-        """Write down who came, went, or is suspected."""
+        """Write down who came, went, or is suspected, and let rounds wait for nobody who is gone."""
         if claim.state is MemberState.SUSPECT:
             self.events.emit("suspect", name=claim.name, incarnation=claim.incarnation)
         if (before is not None and before.state.live) != claim.state.live:
             view = self.membership.view()
             changed = {"name": claim.name, "state": claim.state.name.lower(), "incarnation": claim.incarnation}
             self.events.emit("view", view=view.id, members=len(view.members), **changed)
+
+        if before is not None and (not claim.state.live or claim.incarnation > before.incarnation):
+            self.gather.drop(claim.name)
+        elif before is not None and claim.age > before.age:
+            self.gather.welcome(claim.name)
 
     def _pull_failed(self, peer: str, error: PeermergeError) -> None:
         if isinstance(error, TransportError):
@@ -290,7 +310,12 @@ class Participant:
     def contribution(self) -> Contribution:
         """Our own state as a merge takes it; its weight is what the others leave."""
         seed = edge_seed(self.name, self.name, self.round)
-        return Contribution(self.name, self.log.state, 0.0, seed=seed, statistics=self.statistics)
+        return Contribution(self.name, self.own, 0.0, seed=seed, statistics=self.statistics)
+
+    @property
+    def own(self) -> State:
+        """Our own state as merges take it: the published one, or what it would be if the disk had taken it."""
+        return self.log.state if self.unpublished is None else self.unpublished
 
     @property
     def mirrored(self) -> bool:
@@ -367,9 +392,14 @@ class Participant:
                 epoch=self.log.epoch,
                 version=self.log.version,
                 tau=self.params.tau,
-                state={"workload": self.workload.state_dict(), "debt": self.debt, "rest": self._rest()},
+                state={
+                    "workload": self.workload.state_dict(),
+                    "debt": self.debt,
+                    "rest": self._rest(),
+                    "generators": generators(self.rng, self.device),
+                },
                 ledger=self.ledger.to_json(),
-                pace={name: getattr(self, name).value for name in PACE},
+                pace={name: smoothed.value for name in PACE if (smoothed := getattr(self, name)).seen},
             ),
         )
 
@@ -391,6 +421,7 @@ class Participant:
             self.workload.load_state_dict(saved.state["workload"])
             self.debt = saved.state["debt"].to(self.device)
             self.workload.model.load_state_dict(saved.state["rest"], strict=False)
+            restore_generators(saved.state.get("generators", {}), self.rng, self.device)
             self.ledger = Ledger.from_json(saved.ledger)
             self.ledger.replay(self.log.headers(saved.version) if saved.epoch == self.log.epoch else ())
             for name, value in saved.pace.items():

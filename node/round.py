@@ -1,16 +1,18 @@
-"""A round, from top to bottom: train, publish, gather, guard, merge, repair, evaluate, checkpoint."""
+"""A round, from top to bottom: train, keep up, publish, gather, guard, merge, repair, evaluate, checkpoint."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
+from ..protocol.codec import Frame, encode
 from ..protocol.errors import DegradedError, DivergedError, FrameError
 from ..protocol.messages import Header
 from .attachments import sweep
+from .catch_up import keep_up, move_on
 from .correct import measured_fresh, measured_gamma, wire_float
-from .guard import median_round
 from .membership import View
 from .merge import absorb, measure_merged, merge, repair
 from .participant import SHORT, TRAIN_LOSS, Participant
@@ -49,6 +51,7 @@ async def exchange(node: Participant, planned: Plan, report: TrainReport) -> Non
     """Everything of a round but the training: publish, gather, merge, evaluate, checkpoint."""
     started = time.perf_counter()
     view = node.membership.view()
+    planned = await keep_up(node, planned, view)
     merged: dict[str, float] = {}
     if planned.merge:
         offers = node.offers(view, planned)
@@ -62,7 +65,7 @@ async def exchange(node: Participant, planned: Plan, report: TrainReport) -> Non
     node.progress.exchange_s += time.perf_counter() - started
     node.progress.exchanges += 1
     await evaluate(node, planned, report, merged)
-    node.round = max(planned.round + 1, ahead(node, planned, view))
+    move_on(node, planned, view)
     await checkpoint(node)
 
 
@@ -78,9 +81,11 @@ async def publish(
             node.events.emit("log_epoch", round=planned.round, epoch=node.log.epoch)
         await node.clock.work(lambda: _append(node, planned, view, offers, report))
         node.progress.degraded = ""
+        node.unpublished = None
     except DegradedError as error:
         node.progress.degraded = str(error)
         node.events.emit("degraded", round=planned.round, reason=str(error))
+        await node.clock.work(lambda: _advance(node))
         return
     except FrameError as error:
         # Our own delta: a state beyond 2^30 grid steps has left every reasonable range.
@@ -104,6 +109,17 @@ def _append(node: Participant, planned: Plan, view: View, offers: Mapping[str, f
     node.progress.residue = compressed.residue
     node.progress.frame_bytes = len(entry.frame)
     node.alarms[0].see(compressed.residue)
+
+
+def _advance(node: Participant) -> None:
+    """Do with a copy of our state what publishing would have done: merging with one that stands still overshoots."""
+    node.params.collect()
+    own = node.own.copy()
+    compressed = compress(node.params.beyond(own), node.manifest, own.floors, node.config.publish, node.rng)
+    frame = encode(compressed.delta, node.manifest, from_version=0, to_version=1)
+    with suppress(FrameError):  # beyond every reasonable range: publishing will say so
+        own.apply(own.prepare(Frame.open(frame, node.manifest)))
+        node.unpublished = own
 
 
 def _template(node: Participant, planned: Plan, view: View, offers: Mapping[str, float], report: TrainReport) -> Header:
@@ -181,13 +197,6 @@ async def evaluate(node: Participant, planned: Plan, report: TrainReport, merged
 
 def _rounded(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in metrics.items()}
-
-
-def ahead(node: Participant, planned: Plan, view: View) -> int:
-    """Return the round to jump to if the neighbours are more than the allowed staleness further, else 0."""
-    rounds = [r.round for name in view.names if (r := node.replicas.get(name)) is not None]
-    middle = median_round(rounds)
-    return middle if middle - planned.round > node.config.round.staleness else 0
 
 
 async def checkpoint(node: Participant) -> None:

@@ -1,6 +1,6 @@
 """What a node answers to peers: Hello and Pull. Handlers serve immutable bytes and never wait on another call.
 
-A frame is read from the log's file as it goes out: serving one holds a message of it, whatever its size.
+Frames and the base are read from their files as they go out: serving one holds a message of it, whatever its size.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..protocol.errors import DataDirError, EnvelopeError, Refusal, TransportErr
 from ..protocol.limits import MAX_PARKED_PULLS
 from ..protocol.members import Member
 from ..protocol.messages import Header, Hello, Point, PullRequest
-from ..protocol.parts import pull_messages
+from ..protocol.parts import ANY_BASE, AnnouncedBase, base_messages, pull_messages
 from .budget import Budget
 from .gather import Identity
 from .log import PublishedLog
@@ -37,8 +37,11 @@ class PeerService:
         budget: Budget,
         attached: Callable[[Header], Mapping[int, Blob]] = lambda header: {},
         gossip: Callable[[bytes], Awaitable[bytes]] | None = None,
+        base: Callable[[], Blob | None] = lambda: None,
+        round_: Callable[[], int] = lambda: 0,
     ) -> None:
         # attached: what is kept of the attachments that a header announces, by place. gossip: who answers it.
+        # base: the base as it travels, if it is kept. round_: the round we are in.
         self._me = me
         self._log = log
         self._membership = membership
@@ -47,14 +50,20 @@ class PeerService:
         self._budget = budget
         self._attached = attached
         self._gossip = gossip
+        self._base = base
+        self._round_now = round_
         self._published = asyncio.Condition()
         self._parked = 0
-        self._round = -1
+        self._announced = -1
         self.contradicted = 0
         """The highest log epoch of ours of which some peer holds a state that our log does not contain."""
+        self.namesakes: set[str] = set()
+        """Where others say that somebody of our name lives: perhaps an earlier process of ours."""
+        self.met_itself = False
+        """Whether a Hello of our own came back to us: some address leads here."""
 
-    def greeting(self, to: str = "") -> Hello:
-        """Return our Hello `to` somebody, if we know to whom."""
+    def greeting(self, to: str = "", before: Member | None = None) -> Hello:
+        """Return our Hello `to` somebody, if we know to whom; `before`: what was known of it before it spoke."""
         return Hello(
             network=self._me.network,
             run=self._me.run,
@@ -63,8 +72,8 @@ class PeerService:
             incarnation=self._me.incarnation,
             manifest=self._me.manifest.digest,
             base=self._me.base,
-            members=self._members(to),
-            round=max(0, self._round),
+            members=self._members(to) + ((before,) if before is not None else ()),
+            round=self._round_now(),
             published=self._log.point,
             held=self._held(to) if to else Point(),
         )
@@ -79,6 +88,7 @@ class PeerService:
         if (theirs.network, theirs.run) != (self._me.network, self._me.run):
             raise EnvelopeError(Refusal.NETWORK_MISMATCH, f"{theirs.network}/{theirs.run} is not mine")
         if theirs.name == self._me.name:
+            self.met_itself |= theirs.address == self._membership.me.address
             raise EnvelopeError(Refusal.DUPLICATE_ID, f"{theirs.name} at {theirs.address}")
         if theirs.manifest != self._me.manifest.digest:
             raise EnvelopeError(Refusal.MANIFEST_MISMATCH, f"{self._me.name} and {theirs.name}")
@@ -88,6 +98,9 @@ class PeerService:
         own = next((m for m in theirs.members if m.name == theirs.name and m.age >= mine.age), mine)
         self._membership.learn([replace(own, address=theirs.address)], first_hand=True)
         self._membership.learn(m for m in theirs.members if m.name != theirs.name)
+        elsewhere = (m.address for m in theirs.members if m.name == self._me.name and m.state.live)
+        self.namesakes.update(a for a in elsewhere if a != self._membership.me.address and len(self.namesakes) < 8)
+        self._peers[theirs.name].round = theirs.round
         self._compare(theirs.held)
         held = self._held(theirs.name)
         same = (held.epoch, held.version) == (theirs.published.epoch, theirs.published.version)
@@ -102,15 +115,17 @@ class PeerService:
     async def announce(self, round_: int) -> None:
         """Wake the pulls that wait for this round's version; the log already holds it durably."""
         async with self._published:
-            self._round = round_
+            self._announced = round_
             self._published.notify_all()
 
     async def hello(self, request: bytes) -> bytes:
         """Answer a Hello."""
         theirs = Hello.decode(request)
         self._peers[theirs.name].bytes_in += len(request)
+        before = self._membership.get(theirs.name)
         self.welcome(theirs)
-        reply = self.greeting(theirs.name).encode()
+        moved = before is not None and before.state.live and before.address != theirs.address
+        reply = self.greeting(theirs.name, before if moved else None).encode()
         self._peers[theirs.name].bytes_out += len(reply)
         return reply
 
@@ -129,12 +144,29 @@ class PeerService:
         self._compare(asked.have)
         record = self._peers[asked.name]
         record.bytes_in += len(request)
-        await self._until_published(asked.wait_round, min(asked.wait_s, MAX_WAIT_S))
-        for message in self._messages(asked):
+        if not asked.base:
+            await self._until_published(asked.wait_round, min(asked.wait_s, MAX_WAIT_S))
+        for message in self._base_messages(asked) if asked.base else self._messages(asked):
             await self._budget.take(len(message))
             record.bytes_out += len(message)
             yield message
-        record.served = (self._log.epoch, self._log.version)
+        if not asked.base:
+            record.served = (self._log.epoch, self._log.version)
+
+    def _base_messages(self, asked: PullRequest) -> Iterator[bytes]:
+        """Yield the base, from where an earlier transfer of the same broke off."""
+        mine = self._me.base
+        if asked.base not in (mine, ANY_BASE):
+            raise EnvelopeError(Refusal.BASE_MISMATCH, f"mine is sha256:{mine.hex()}")
+        try:
+            base = self._base()
+            if base is None:
+                raise TransportError(Refusal.TRANSPORT, "I keep no file of the base")
+            announced = AnnouncedBase(len(base), self._me.manifest.digest, mine)
+            known = asked.partial == mine and asked.offset <= len(base)
+            yield from base_messages(announced, base, asked.offset if known else 0, self._budget.portion)
+        except (DataDirError, OSError) as error:
+            raise TransportError(Refusal.TRANSPORT, "my file of the base cannot be read") from error
 
     def _messages(self, asked: PullRequest) -> Iterator[bytes]:
         names = self._log.plan(asked.have, snapshot=asked.snapshot)
@@ -154,14 +186,14 @@ class PeerService:
                 raise TransportError(Refusal.TRANSPORT, "my disk cannot be read") from error
 
     async def _until_published(self, round_: int, wait_s: float) -> None:
-        if self._round >= round_ or not wait_s:
+        if self._announced >= round_ or not wait_s:
             return
         if self._parked >= MAX_PARKED_PULLS:
             raise TransportError(Refusal.RATE_LIMITED, f"{self._parked} pulls wait already")
         self._parked += 1
         try:
             async with asyncio.timeout(wait_s), self._published:
-                await self._published.wait_for(lambda: self._round >= round_)
+                await self._published.wait_for(lambda: self._announced >= round_)
         except TimeoutError:
             return
         finally:

@@ -73,6 +73,8 @@ class StatusService:
             bytes_in=node.peers.bytes_in,
             bytes_out=node.peers.bytes_out,
             deadline_s=node.gather.deadline.seconds,
+            arrival_median_s=node.gather.deadline.median_s,
+            arrival_spread_s=node.gather.deadline.spread_s,
             unpaid_weight=progress.unpaid_weight,
             warnings=self.all_warnings(),
             insecure=node.config.node.insecure,
@@ -83,6 +85,8 @@ class StatusService:
             view=node.membership.view().id,
             roster=[member.message() for member in node.membership.everybody()],
             health=node.gossip.health,
+            **{name: source.state for name, source in node.sources.items()},
+            telemetry_dropped=node.telemetry_dropped(),
         )
 
     def all_warnings(self) -> list[str]:
@@ -90,6 +94,7 @@ class StatusService:
         node = self._node
         found = [*self.warnings, *node.measuring.warnings, *(a.warning for a in node.alarms if a.warning)]
         found += [f"BUG: a handler failed: {failure!r}" for failure in getattr(node.transport, "failures", [])][-3:]
+        found += [f"{name}: unreachable" for name, source in node.sources.items() if source.state == "unreachable"]
         if node.progress.degraded:
             found.append(f"DEGRADED: {node.progress.degraded}")
         if node.config.node.insecure:
@@ -121,4 +126,7 @@ class StatusService:
             skipped_reasons=record.skipped,
             last_error=record.last_error,
             arrival_s=record.arrival_s,
+            failures=record.backoff.failures,
+            retry_s=record.backoff.left_s(node.clock.now()),
+            waited_for=record.waited_for and member.state.live,
         )

@@ -135,8 +135,7 @@ class DiskStorage:
         temporary = path.with_name(path.name + ".tmp")
         try:
             if not path.parent.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                sync_folder(path.parent.parent)
+                _make_folder(path.parent)
             with open(temporary, "w+b") as file:
                 yield Draft(file, partial(_commit, file, temporary, path, durable))
         except OSError as error:
@@ -210,6 +209,16 @@ def _commit(file: BinaryIO, temporary: Path, path: Path, durable: bool) -> None:
     os.replace(temporary, path)
     if durable:
         sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that no power cut takes away, or none: a later attempt would not sync one that is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        sync_folder(folder.parent)
+    except OSError:
+        folder.rmdir()
+        raise
 
 
 def sync_folder(folder: Path) -> None:

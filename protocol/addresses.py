@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import ConfigError
@@ -45,6 +46,16 @@ def parse_address(text: str, *, lowest_port: int = 1) -> Address:
     if not colon or not (port.isascii() and port.isdigit()) or not lowest_port <= int(port) <= 65535:
         raise ConfigError(f"address {text!r} lacks a port from {lowest_port} to 65535: {_FORM}")
     return Address(_host(host, text), int(port))
+
+
+def check_private(addresses: Mapping[str, str | None], permission: str) -> None:
+    """Raise ConfigError if one of them, by key, is beyond this machine; `permission` is what would allow it."""
+    for key, address in addresses.items():
+        if address is not None and not parse_address(address, lowest_port=0).is_loopback:
+            raise ConfigError(
+                f"{key} = {address!r} is not on this machine and the connection would be plain text; "
+                f"in a network you trust, allow it with {permission}"
+            )
 
 
 def _host(host: str, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -46,6 +47,18 @@ class Watch:
             finally:
                 if isinstance(stream, AsyncGenerator):
                     await stream.aclose()
+
+
+async def first_message(messages: AsyncIterator[bytes], limit_s: float) -> bytes:
+    """Return the one request of a call; a caller that opens one and says nothing does not keep us for ever."""
+    try:
+        async with asyncio.timeout(limit_s):
+            message: object = await anext(messages, None)
+    except TimeoutError:
+        raise TransportError(Refusal.DEADLINE, "no request came") from None
+    if not isinstance(message, bytes):
+        raise PeerError(Refusal.TRUNCATED, "no request came")
+    return message
 
 
 def told_refusal(refusal: Refusal, detail: str) -> PeerError:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
-from typing import Any
 
 import grpc
 
-from .answering import Watch, checked_message
-from .errors import PeerError, Refusal, TransportError
+from .answering import Watch, checked_message, first_message
+from .errors import PeerError, Refusal
 from .grpc_channels import PEER_SERVICE
 from .grpc_settings import FIRST_MESSAGE_S
 from .grpc_status import refuse
@@ -47,7 +45,7 @@ class Door:
         context: grpc.aio.ServicerContext[bytes, bytes],
     ) -> bytes:
         try:
-            request = await self._request(requests)
+            request = await first_message(requests, self._first_message_s)
             with self._watch:
                 return checked_message(await answer(request))
         except PeerError as refusal:
@@ -57,7 +55,7 @@ class Door:
         # No generator: gRPC would leave it to the collector when the client vanishes during a write.
         try:
             with self._place(context.peer()):
-                request = await self._request(requests)
+                request = await first_message(requests, self._first_message_s)
                 async with aclosing(self._watch.stream(self._handler.pull, request)) as messages:
                     async for message in messages:
                         await context.write(checked_message(message))
@@ -75,13 +73,3 @@ class Door:
             self._streams[connection] -= 1
             if not self._streams[connection]:
                 del self._streams[connection]
-
-    async def _request(self, requests: AsyncIterator[bytes]) -> bytes:
-        try:
-            async with asyncio.timeout(self._first_message_s):
-                request: Any = await anext(requests, None)
-        except TimeoutError:
-            raise TransportError(Refusal.DEADLINE, "no request came") from None
-        if not isinstance(request, bytes):
-            raise PeerError(Refusal.TRUNCATED, "no request came")
-        return request

@@ -40,10 +40,16 @@ MAX_ATTACHMENT_BYTES: Final = 1 << 30
 MAX_STATISTIC: Final = 2.0**60
 """Nothing that is measured is larger: squares of it are finite in float32."""
 MAX_MEMBERS: Final = 10_000
+MAX_VIEW_EPOCH: Final = 1 << 62
+"""What a coordinator takes from others; its own epochs go on from there."""
+MAX_SUGGESTION_BYTES: Final = 4096
+MAX_SUGGESTIONS: Final = 64
 MAX_INCARNATION: Final = 1 << 53
 """More starts than any process has; beyond it nobody could outdo a claim about itself."""
 MAX_REFUTED: Final = (1 << 32) - 1
 MAX_ADDRESS: Final = 256
+MAX_PRESENCE_BYTES: Final = 1024
+"""A member's claim as a broker passes it on."""
 NODE_NAME: Final = r"[a-z0-9][a-z0-9-]{0,62}"
 
 CHUNK_BYTES: Final = 1 << 20

@@ -93,10 +93,14 @@ class Manifest:
 
     def base_digest(self, tensors: Mapping[str, memoryview | bytes]) -> bytes:
         """Return the SHA-256 of the base: the manifest's digest and every tensor's raw little-endian bytes."""
-        digest = hashlib.sha256(b"peermerge/base/v1\0" + self.digest)
+        digest = self.base_hash()
         for spec in self.tensors:
             digest.update(tensors[spec.name])
         return digest.digest()
+
+    def base_hash(self) -> hashlib._Hash:
+        """Return the hash to which every tensor's raw bytes are still to be added."""
+        return hashlib.sha256(b"peermerge/base/v1\0" + self.digest)
 
 
 def manifest_of(tensors: Iterable[tuple[str, tuple[int, ...], str, bool]]) -> Manifest:

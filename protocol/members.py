@@ -2,8 +2,8 @@
 
 A claim is one node's name, address and state at one moment of its life. Of two claims about one name the later
 holds, by rules that need no clock: a process that was started later, then one that denied more rumours, then the
-worse state. Only a member itself raises the first two, so it can always answer what is said of it (SWIM, Das et
-al. 2002, section 4.2).
+worse state, then the greater address, so that everybody comes to hold the same. Only a member itself raises the
+first two, so it can always answer what is said of it (SWIM, Das et al. 2002, section 4.2).
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class MemberState(IntEnum):
         return self <= MemberState.SUSPECT
 
 
+_STATES = {int(state): state for state in MemberState}
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Member:
     """One claim about a node."""
@@ -52,13 +55,18 @@ class Member:
 
     def supersedes(self, other: Member) -> bool:
         """Whether this claim holds against another about the same name."""
-        return (*self.age, self.state) > (*other.age, other.state)
+        return (*self.age, self.state, self.address) > (*other.age, other.state, other.address)
 
     @property
     def mark(self) -> int:
         """A hash of the claim that does not ask whether it is suspected: equal rosters have equal sums."""
         text = f"{self.name}\n{self.address}\n{self.incarnation}\n{self.refuted}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+    @property
+    def room(self) -> int:
+        """Bytes that it takes in a message, at most."""
+        return 32 + len(self.name) + len(self.address.encode())
 
     def message(self) -> wire.Member:
         """Return the protobuf form."""
@@ -73,11 +81,11 @@ class Member:
     @classmethod
     def read(cls, m: wire.Member) -> Member:
         """Check and return what a stranger claims; raises EnvelopeError."""
-        if m.state not in wire.MemberState.values():
+        if m.state not in _STATES:
             raise EnvelopeError(Refusal.BAD_HEADER, f"member state {m.state}")
         if m.incarnation > MAX_INCARNATION:
             raise EnvelopeError(Refusal.BAD_HEADER, f"incarnation {m.incarnation}")
-        return cls(fields.name(m.name), fields.address(m.address), m.incarnation, m.refuted, MemberState(m.state))
+        return cls(fields.name(m.name), fields.address(m.address), m.incarnation, m.refuted, _STATES[m.state])
 
 
 def read_members(messages: Iterable[wire.Member]) -> tuple[Member, ...]:
@@ -128,6 +136,8 @@ class Gossip:
         """Read and check; raises EnvelopeError."""
         m = wire.GossipMessage()
         fields.parse(m, data)
+        if len(m.doubts) > MAX_MEMBERS:
+            raise EnvelopeError(Refusal.OVERSIZE, f"{len(m.doubts)} doubts")
         if m.protocol != PROTOCOL_VERSION:
             raise EnvelopeError(Refusal.UNSUPPORTED_VERSION, f"{m.protocol}, mine is {PROTOCOL_VERSION}")
         return cls(
@@ -139,5 +149,5 @@ class Gossip:
             news=read_members(m.news),
             roster=m.roster,
             all=m.all,
-            doubts=tuple(fields.name(each) for each in m.doubts[:MAX_MEMBERS]),
+            doubts=tuple(fields.name(each) for each in m.doubts),
         )

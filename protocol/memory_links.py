@@ -11,12 +11,22 @@ from .errors import Refusal, TransportError
 
 
 class Link:
-    """One direction between two nodes: messages leave one after another and arrive a latency later."""
+    """One direction between two nodes: messages leave one after another and arrive a latency later.
 
-    def __init__(self, latency_s: float, rate_bytes_s: float, loss: float) -> None:
+    loss, duplicates, resets: the share of requests that are lost, of messages that arrive twice, and of a stream's
+    messages at which the connection breaks.
+    """
+
+    def __init__(
+        self, latency_s: float, rate_bytes_s: float, loss: float, duplicates: float = 0.0, resets: float = 0.0
+    ) -> None:
         self.latency_s = latency_s
         self.rate_bytes_s = rate_bytes_s
         self.loss = loss
+        self.duplicates = duplicates
+        self.resets = resets
+        self.stopped = 0
+        """How many messages have waited at a cut."""
         self._free_at = 0.0
         self._whole = asyncio.Event()
         self._whole.set()
@@ -31,7 +41,7 @@ class Link:
 
     async def send(self, size: int) -> float:
         """Wait until `size` bytes have left, behind all that was sent before; return when they arrive."""
-        await self._whole.wait()
+        await self._pass()
         self._free_at = max(self._free_at, _now()) + size / self.rate_bytes_s
         left, arrives = self._free_at, self._free_at + self.latency_s
         await _until(left)
@@ -40,11 +50,15 @@ class Link:
     async def arrival(self, when: float) -> None:
         """Wait for what `send` said arrives at `when`."""
         await _until(when)
-        await self._whole.wait()
+        await self._pass()
 
     async def cross(self, size: int) -> None:
         """Send `size` bytes and wait for their arrival."""
         await self.arrival(await self.send(size))
+
+    async def _pass(self) -> None:
+        self.stopped += not self._whole.is_set()
+        await self._whole.wait()
 
 
 class Call:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from itertools import product
@@ -40,6 +41,8 @@ class MemoryNetwork:
         self._abandoned: set[str] = set()
         # A dict for its order: sets of objects would break calls off in another order in every process.
         self._calls: dict[Call, tuple[MemoryTransport, MemoryTransport]] = {}
+        self.faults: Counter[str] = Counter()
+        """How many messages were lost and doubled, and how many calls were reset."""
 
     def transport(self, name: str) -> MemoryTransport:
         """Return a new end of the network; `name` is its address."""
@@ -53,6 +56,8 @@ class MemoryNetwork:
         latency_s: float | None = None,
         rate_bytes_s: float | None = None,
         loss: float | None = None,
+        duplicates: float | None = None,
+        resets: float | None = None,
         one_way: bool = False,
     ) -> None:
         """Change the link from a to b, and unless `one_way` the one from b to a."""
@@ -60,6 +65,8 @@ class MemoryNetwork:
             link.latency_s = link.latency_s if latency_s is None else latency_s
             link.rate_bytes_s = link.rate_bytes_s if rate_bytes_s is None else rate_bytes_s
             link.loss = link.loss if loss is None else loss
+            link.duplicates = link.duplicates if duplicates is None else duplicates
+            link.resets = link.resets if resets is None else resets
 
     def cut_one_way(self, senders: Iterable[str], receivers: Iterable[str]) -> None:
         """Swallow everything from one group to the other: calls hang until their deadline."""
@@ -84,6 +91,12 @@ class MemoryNetwork:
         for call, ends in self._calls.items():
             if name in (end.address for end in ends):
                 call.break_off()
+
+    def reset(self, a: str, b: str) -> None:
+        """Break off every call under way between two nodes; new ones are free to start."""
+        for call, ends in self._calls.items():
+            if {end.address for end in ends} == {a, b}:
+                self._reset(call)
 
     def revive(self, name: str) -> None:
         """Let a dead node be reached again, by its old door or one that a new transport opens."""
@@ -127,9 +140,26 @@ class MemoryNetwork:
     async def send_request(self, call: Call, request: bytes) -> None:
         """Carry a request, or lose it. Raises TransportError for a lost one, a latency later."""
         if self._random.random() < call.out.loss:
+            self.faults["lost"] += 1
             await asyncio.sleep(call.out.latency_s)
             raise TransportError(Refusal.TRANSPORT, f"the call to {call.peer} was lost")
         await call.out.cross(len(checked_message(request)))
+
+    def copies(self, link: Link) -> int:
+        """Draw how many times a message arrives."""
+        if not link.duplicates or self._random.random() >= link.duplicates:
+            return 1
+        self.faults["doubled"] += 1
+        return 2
+
+    def strain(self, call: Call) -> None:
+        """Draw whether the connection breaks at a message of the answer."""
+        if call.back.resets and self._random.random() < call.back.resets:
+            self._reset(call)
+
+    def _reset(self, call: Call) -> None:
+        self.faults["reset"] += 1
+        call.break_off()
 
 
 class MemoryTransport:
@@ -171,7 +201,8 @@ class MemoryTransport:
         with self._call(address, timeout_s) as (call, door):
             async with call.step():
                 await self._network.send_request(call, request)
-                reply = await door._answer(method, request)
+                replies = [await door._answer(method, request) for _ in range(self._network.copies(call.out))]
+                reply = replies[-1]
                 await call.back.cross(len(reply) if isinstance(reply, bytes) else 0)
         return _message(reply)
 
@@ -183,15 +214,18 @@ class MemoryTransport:
             async with call.step():
                 await self._network.send_request(call, request)
             inbox: asyncio.Queue[_Arrival] = asyncio.Queue(_WINDOW)
-            pump = asyncio.create_task(door._answer_pull(request, call.back, inbox))
+            # A request that arrives twice is answered twice; nobody hears the first answer.
+            inboxes = [asyncio.Queue[_Arrival]() for _ in range(1, self._network.copies(call.out))] + [inbox]
+            pumps = [asyncio.create_task(door._answer_pull(request, call, each)) for each in inboxes]
             try:
                 limit_s = inf
                 while (item := await _receive(call, inbox, limit_s)) is not None:
                     yield _message(item)
                     limit_s = stall_s
             finally:
-                pump.cancel()
-                await asyncio.gather(pump, return_exceptions=True)
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
 
     @contextmanager
     def _call(self, address: str, timeout_s: float) -> Iterator[tuple[Call, MemoryTransport]]:
@@ -209,15 +243,17 @@ class MemoryTransport:
         except PeerError as refusal:
             return refusal
 
-    async def _answer_pull(self, request: bytes, back: Link, inbox: asyncio.Queue[_Arrival]) -> None:
+    async def _answer_pull(self, request: bytes, call: Call, inbox: asyncio.Queue[_Arrival]) -> None:
         end = None
         try:
             async with aclosing(self._watch.stream(self._served().pull, request)) as messages:
                 async for message in messages:
-                    await inbox.put((await back.send(len(checked_message(message))), message))
+                    for _ in range(self._network.copies(call.back)):
+                        await inbox.put((await call.back.send(len(checked_message(message))), message))
+                    self._network.strain(call)
         except PeerError as refusal:
             end = refusal
-        await inbox.put((await back.send(0), end))
+        await inbox.put((await call.back.send(0), end))
 
     def _served(self) -> PeerHandler:
         if self._handler is None:

@@ -6,7 +6,7 @@ Methods have one request; their reply is one message or a stream, as the descrip
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -15,14 +15,20 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from .answering import Watch
+from .answering import Watch, first_message
 from .errors import PeerError, Refusal
+from .grpc_settings import FIRST_MESSAGE_S
 from .grpc_status import receiving, refuse
 
-_Behaviour = Callable[[bytes, Any], Awaitable[bytes | None]]
+_Behaviour = Callable[[AsyncIterator[bytes], Any], Awaitable[bytes | None]]
 
 
-def handlers(service: ServiceDescriptor, implementation: object, watch: Watch | None = None) -> grpc.GenericRpcHandler:
+def handlers(
+    service: ServiceDescriptor,
+    implementation: object,
+    watch: Watch | None = None,
+    first_message_s: float = FIRST_MESSAGE_S,
+) -> grpc.GenericRpcHandler:
     """Serve `service` by the implementation's methods, named as in the descriptor but in snake_case.
 
     Each takes (request, context): `async def get(request, context) -> reply` or an async generator of
@@ -30,7 +36,7 @@ def handlers(service: ServiceDescriptor, implementation: object, watch: Watch | 
     Raises TypeError if a method is missing or streams its requests.
     """
     watch = watch or Watch()
-    table = {method.name: _handler(method, implementation, watch) for method in service.methods}
+    table = {method.name: _handler(method, implementation, watch, first_message_s) for method in service.methods}
     return grpc.method_handlers_generic_handler(service.full_name, table)
 
 
@@ -63,20 +69,25 @@ class Stub:
             call.cancel()
 
 
-def _handler(method: MethodDescriptor, implementation: object, watch: Watch) -> grpc.RpcMethodHandler:
+def _handler(
+    method: MethodDescriptor, implementation: object, watch: Watch, first_message_s: float
+) -> grpc.RpcMethodHandler:
+    # To gRPC all are streams of requests: so we read the one ourselves, and give up on silent callers.
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", method.name).lower()
     function = getattr(implementation, name, None)
     if function is None or method.client_streaming:
         raise TypeError(f"{method.full_name}: needs a method {name}, and one request")
     if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(_streaming(method, function, watch))
-    return grpc.unary_unary_rpc_method_handler(_single(method, function, watch))
+        return grpc.stream_stream_rpc_method_handler(_streaming(method, function, watch, first_message_s))
+    return grpc.stream_unary_rpc_method_handler(_single(method, function, watch, first_message_s))
 
 
-def _single(method: MethodDescriptor, function: Callable[..., Awaitable[Message]], watch: Watch) -> _Behaviour:
-    async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+def _single(
+    method: MethodDescriptor, function: Callable[..., Awaitable[Message]], watch: Watch, first_message_s: float
+) -> _Behaviour:
+    async def answer(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         try:
-            message = _parsed(method.input_type, request)
+            message = _parsed(method.input_type, await first_message(requests, first_message_s))
             with watch:
                 return (await function(message, context)).SerializeToString()
         except PeerError as refusal:
@@ -85,10 +96,12 @@ def _single(method: MethodDescriptor, function: Callable[..., Awaitable[Message]
     return answer
 
 
-def _streaming(method: MethodDescriptor, function: Callable[..., Any], watch: Watch) -> _Behaviour:
-    async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+def _streaming(
+    method: MethodDescriptor, function: Callable[..., Any], watch: Watch, first_message_s: float
+) -> _Behaviour:
+    async def answer(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         try:
-            message = _parsed(method.input_type, request)
+            message = _parsed(method.input_type, await first_message(requests, first_message_s))
             async with aclosing(watch.stream(function, message, context)) as replies:
                 async for reply in replies:
                     await context.write(reply.SerializeToString())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...protocol.errors import PeermergeError
-from .output import duration, size
+from ...protocol.output import duration, size
 
 ROUND_TRIP_S = 5.0
 SLOW_IMPORT_S = 15.0

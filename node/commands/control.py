@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ...protocol.addresses import Address, parse_address
-from .output import plain
+from ...protocol.output import plain
 
 CONTROL_S = 120.0
 """A checkpoint waits for the training steps under way."""
@@ -33,8 +33,8 @@ def control(
 
 
 async def _call(address: Address, action: Action) -> str:
+    from ...protocol.remote import dial
     from ...protocol.wire_pb2 import ControlReply, ControlRequest
-    from .remote import dial
 
     async with dial(address, "Control") as stub:
         reply: ControlReply = await stub.call(action.value.capitalize(), ControlRequest(), CONTROL_S)

@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ...protocol.output import listed, plain, size
 from ..config import PublishConfig, parse
 from .merge import interruptible, resumable
-from .output import listed, plain, size
 from .progress import bytes_bar
 
 Base = Annotated[Path, typer.Option(metavar="PATH", help="The model that the fine-tune started from.")]

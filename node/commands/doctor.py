@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..exit_codes import ExitCode
+from ...protocol.exit_codes import ExitCode
 from .checks import CHECKS, Finding
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}

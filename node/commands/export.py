@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ...protocol.errors import ConfigError
-from .output import plain
+from ...protocol.output import plain
 
 
 def export(

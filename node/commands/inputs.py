@@ -9,22 +9,13 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from ...protocol.errors import ConfigError
-from ..config import NodeConfig, SimulationConfig, load, parse_value
+from ...protocol.settings import load, pairs
+from ..config import NodeConfig, SimulationConfig
 
 Sets: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the file, such as publish.density=0.05."),
 ]
-
-
-def pairs(option: str, texts: Sequence[str] | None) -> dict[str, Any]:
-    """Read the `key=value` texts of a repeated option; values are TOML, or else plain strings."""
-    split = [(text, *text.partition("=")) for text in texts or ()]
-    for text, key, equals, _ in split:
-        if not key.strip() or not equals:
-            raise ConfigError(f"{option} {text!r}: write key=value, such as {option} width=64")
-    return {key.strip(): parse_value(value.strip()) for _, key, _, value in split}
 
 
 def overrides(

@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 
 from ...protocol.errors import ConfigError
+from ...protocol.exit_codes import ExitCode
+from ...protocol.output import complain, listed, plain
+from ...protocol.settings import pairs
 from ..config import parse
-from ..exit_codes import ExitCode
-from .inputs import pairs
-from .output import complain, listed, plain
 from .progress import bytes_bar
 
 if TYPE_CHECKING:

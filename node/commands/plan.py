@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ...protocol.errors import ConfigError
+from ...protocol.output import size
 from ..config import NodeConfig, RunConfig, SimulationConfig
 from ..estimate import Estimate, Model, Network, estimate, network, together
 from .inputs import Sets, load_any, overrides
-from .output import size
 
 
 def plan(

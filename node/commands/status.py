@@ -38,8 +38,8 @@ def status(
 
 
 async def _once(address: Address, json: bool) -> None:
+    from ...protocol.remote import as_json, dial
     from ...protocol.wire_pb2 import StatusRequest
-    from .remote import dial
 
     async with dial(address, "Status") as stub:
         reply = await stub.call("Get", StatusRequest(), STATUS_S)
@@ -56,6 +56,8 @@ async def _once(address: Address, json: bool) -> None:
 async def _watch(address: Address, json: bool) -> None:
     async with aclosing(_replies(address)) as replies:
         if json:
+            from ...protocol.remote import as_json
+
             async for reply in replies:
                 typer.echo(as_json(reply))
             return
@@ -69,8 +71,8 @@ async def _watch(address: Address, json: bool) -> None:
 
 
 async def _replies(address: Address) -> AsyncGenerator[StatusReply, None]:
+    from ...protocol.remote import dial
     from ...protocol.wire_pb2 import StatusRequest
-    from .remote import dial
 
     async with (
         dial(address, "Status") as stub,
@@ -78,16 +80,3 @@ async def _replies(address: Address) -> AsyncGenerator[StatusReply, None]:
     ):
         async for reply in replies:
             yield reply
-
-
-def as_json(reply: StatusReply, indent: int | None = None) -> str:
-    """Write a reply as protobuf JSON with the names of wire.proto; 64-bit integers are strings there."""
-    from google.protobuf.json_format import MessageToJson
-
-    return MessageToJson(
-        reply,
-        preserving_proto_field_name=True,
-        always_print_fields_with_no_presence=True,
-        indent=indent,
-        sort_keys=True,
-    )

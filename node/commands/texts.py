@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
-
-
-def examples(*lines: str) -> str:
-    """Lay out command lines so that rich keeps one line each."""
-    return "\n\n".join(["[bold]Examples[/bold]", *(f"$ {escape(line)}" for line in lines)])
-
+from ...protocol.command import examples
 
 DESCRIPTIONS: dict[str, str] = {
     "": "Train one model on many machines and merge it with the neighbours, without a parameter server.\n\n"

@@ -82,19 +82,32 @@ async def _play(config: SimulationConfig, on_round: OnRound | None, watch: Watch
     for node in nodes:
         node.recover()
         await node.open()
+    members = [node.membership.me for node in nodes]
     for node in nodes:
-        node.membership.learn([other.membership.me for other in nodes], first_hand=True)
+        node.membership.learn(members, first_hand=True)
+        events.clear()  # that everybody has met everybody is no news
     started = time.perf_counter()
     try:
-        async with asyncio.TaskGroup() as group:
-            for node in nodes:
-                group.create_task(_rounds(node, config, network, watch), name=node.name)
+        await _to_the_end(nodes, config, network, watch)
     except* NodeFailed as failed:
         raise failed.exceptions[0] from None
     seconds = time.perf_counter() - started - work.seconds
     for node in nodes:
         await node.close()
     return Played(nodes, events, seconds)
+
+
+async def _to_the_end(
+    nodes: Sequence[Participant], config: SimulationConfig, network: MemoryNetwork, watch: Watch | None
+) -> None:
+    """Run all nodes' rounds; all of them gossip, where that is chosen, until the last has ended."""
+    async with asyncio.TaskGroup() as group:
+        watching = nodes if config.simulation.gossip else []
+        gossip = [group.create_task(node.gossip.run(), name=f"gossip of {node.name}") for node in watching]
+        rounds = [group.create_task(_rounds(node, config, network, watch), name=node.name) for node in nodes]
+        await asyncio.wait(rounds)
+        for task in gossip:
+            task.cancel()
 
 
 async def _rounds(node: Participant, config: SimulationConfig, network: MemoryNetwork, watch: Watch | None) -> None:

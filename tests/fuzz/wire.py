@@ -14,7 +14,7 @@ from peermerge.protocol import wire_pb2 as wire
 from peermerge.protocol.blob import MemoryBlob
 from peermerge.protocol.errors import EnvelopeError, FrameError
 from peermerge.protocol.manifest import manifest_of
-from peermerge.protocol.members import Member
+from peermerge.protocol.members import Gossip, Member, MemberState
 from peermerge.protocol.messages import (
     Attachment,
     Edge,
@@ -47,6 +47,16 @@ HELLO = Hello(
     held=POINT,
     capabilities=("zstd",),
 )
+GOSSIP = Gossip(
+    **WHO,
+    name="a",
+    round=5,
+    target="c",
+    news=(Member("a", "127.0.0.1:50051", 3, 1), Member("b", "[::1]:2", 1, 0, MemberState.SUSPECT)),
+    roster=1 << 63,
+    all=True,
+    doubts=("b",),
+)
 REQUEST = PullRequest(
     **WHO, name="b", incarnation=1, have=POINT, wait_round=4, wait_s=2.5, partial=DIGEST, offset=1 << 20
 )
@@ -75,8 +85,9 @@ HEADER = Header(
 )
 ENVELOPE = Envelope(HEADER.encode(), bytes(64))
 
-KINDS: dict[bytes, tuple[type[Hello | PullRequest | Header | Envelope], type[Message], bytes]] = {
+KINDS: dict[bytes, tuple[type[Hello | Gossip | PullRequest | Header | Envelope], type[Message], bytes]] = {
     b"H": (Hello, wire.HelloMessage, HELLO.encode()),
+    b"G": (Gossip, wire.GossipMessage, GOSSIP.encode()),
     b"R": (PullRequest, wire.PullRequest, REQUEST.encode()),
     b"h": (Header, wire.Header, HEADER.encode()),
     b"E": (Envelope, wire.Envelope, ENVELOPE.encode()),
@@ -181,6 +192,7 @@ def value(field: Any, rng: Random) -> object:
         Field.CPPTYPE_UINT64: lambda: whole,
         Field.CPPTYPE_INT64: lambda: (whole % (1 << 64)) - (1 << 63),
         Field.CPPTYPE_INT32: lambda: whole % (1 << 31),
+        Field.CPPTYPE_ENUM: lambda: rng.choice((0, 1, 2, 3, 4, -1)),
         Field.CPPTYPE_BOOL: lambda: rng.random() < 0.5,
         Field.CPPTYPE_FLOAT: lambda: rng.choice(FLOATS),
         Field.CPPTYPE_DOUBLE: lambda: rng.choice((*FLOATS, 1e300)),

@@ -13,7 +13,8 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
@@ -72,7 +73,10 @@ def has_ipv6() -> bool:
 class NodeProcess:
     """One node: its settings, its folder, and the process that runs it now."""
 
-    def __init__(self, folder: Path, name: str, address: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, name: str, address: str, settings: dict[str, Any], namespace: str | None = None
+    ) -> None:
+        # namespace: the file of the network namespace it runs in, if that is not ours.
         self.name = name
         self.address = address
         self.data = folder / name
@@ -80,7 +84,8 @@ class NodeProcess:
         self.settings = {**QUICK, "node.name": name, "node.listen": address, "node.data_dir": str(self.data)}
         self.settings |= settings
         self._folder = folder
-        self._process: ForkServerProcess | None = None
+        self._namespace = namespace
+        self._process: BaseProcess | None = None
 
     def start(self, *flags: str, **over: Any) -> NodeProcess:
         """Start the process; `over` are settings of this start alone, `__` stands for a dot."""
@@ -88,8 +93,13 @@ class NodeProcess:
         sets = [part for key, value in settings.items() for part in ("--set", f"{key}={_toml(value)}")]
         command = ["node", "start", *flags, *sets]
         script = str(Path(__file__).with_name("launched.py"))
-        names = {"arguments": command, "folder": str(self._folder), "output": str(self.output)}
-        process = _forks().Process(target=runpy.run_path, args=(script,), kwargs={"init_globals": names})
+        names = {
+            "arguments": command,
+            "folder": str(self._folder),
+            "output": str(self.output),
+            "namespace": self._namespace,
+        }
+        process = self._context().Process(target=runpy.run_path, args=(script,), kwargs={"init_globals": names})
         process.start()
         self._process = process
         return self
@@ -123,6 +133,13 @@ class NodeProcess:
         return self.wait()
 
     @property
+    def pid(self) -> int:
+        """The number of its process."""
+        assert self._process is not None
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
     def said(self) -> str:
         """What it printed."""
         return self.output.read_text() if self.output.exists() else ""
@@ -135,12 +152,16 @@ class NodeProcess:
     def history(self) -> list[dict[str, Any]]:
         """Return all events that are whole on disk."""
         path = self.data / "events.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [event for line in lines if (event := _event(line)) is not None]
 
     def events(self, kind: str = "round") -> list[dict[str, Any]]:
         """Return the events of one kind."""
         return [event for event in self.history() if event["event"] == kind]
+
+    def _context(self) -> ForkServerContext | SpawnContext:
+        """Where its processes come from."""
+        return _forks()
 
     @property
     def result(self) -> dict[str, Any]:
@@ -204,6 +225,15 @@ def refused(folder: Path, **over: Any) -> tuple[int, str]:
         return node.start().wait(), " ".join(node.said.split())
     finally:
         node.kill()
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """Return an event, or None for a line that is still being written or that a full disk cut short."""
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return event
 
 
 def _unary(channel: grpc.Channel, service: str, method: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 
@@ -12,7 +13,12 @@ from peermerge.node.cli import main
 ARGUMENTS: list[str] = globals()["arguments"]
 FOLDER: str = globals()["folder"]
 OUTPUT: str = globals()["output"]
+NAMESPACE: str | None = globals()["namespace"]
 
+if NAMESPACE:
+    with open(NAMESPACE) as file:
+        # Any namespace that the descriptor is of; Python has os.setns from 3.12 on.
+        assert ctypes.CDLL(None).setns(file.fileno(), 0) == 0, NAMESPACE
 os.chdir(FOLDER)
 descriptor = os.open(OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 os.dup2(descriptor, 1)

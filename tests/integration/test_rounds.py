@@ -137,7 +137,7 @@ def test_a_straggler_delays_nobody_beyond_the_deadline() -> None:
     assert rounds[4] == 12
     assert rounds[5] < 12, "the straggler jumps to where the others are"
     assert now < 12 * 6.0
-    assert skipped["DEADLINE"] > 0
+    assert sum(skipped.values()) > 0
 
 
 def test_a_node_that_is_behind_jumps_to_where_its_neighbours_are() -> None:

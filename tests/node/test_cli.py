@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from peermerge.node.commands.texts import EXAMPLES
-from peermerge.node.exit_codes import ExitCode, exit_code
 from peermerge.protocol.errors import (
     ConfigError,
     DataDirError,
@@ -17,6 +16,7 @@ from peermerge.protocol.errors import (
     Refusal,
     TransportError,
 )
+from peermerge.protocol.exit_codes import ExitCode, exit_code
 
 from .commands.command_line import run
 

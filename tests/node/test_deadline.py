@@ -46,6 +46,22 @@ def test_a_link_that_changed_is_learnt() -> None:
     assert after(*[1.0] * 500, *[20.0] * REMEMBERED) == 40.0
 
 
+def test_median_and_spread_are_told() -> None:
+    deadline = AdaptiveDeadline(2.0, 60.0, 6.0)
+    assert (deadline.median_s, deadline.spread_s, deadline.usual_s) == (0, 0, 2.0)
+    for arrival in (2, 6, 10, 14, 18):
+        deadline.observe(arrival)
+    assert (deadline.median_s, deadline.spread_s, deadline.usual_s) == (10, 4, 10)
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=100))
+def test_what_is_usual_is_never_more_than_the_deadline(arrivals: list[float]) -> None:
+    deadline = AdaptiveDeadline(2.0, 60.0, 6.0)
+    for arrival in arrivals:
+        deadline.observe(arrival)
+    assert 0 <= deadline.usual_s <= deadline.seconds
+
+
 @given(st.lists(st.floats(0, 1e6), max_size=100))
 def test_it_never_leaves_its_bounds(arrivals: list[float]) -> None:
     assert 2.0 <= after(*arrivals) <= 60.0

@@ -58,9 +58,11 @@ def test_a_full_disk_costs_events_and_nothing_else(
     events.emit("lost")
     monkeypatch.undo()
     events.emit("kept")
+    events.emit("kept too")
     events.close()
     assert (fault.fired, events.lost) == (2, 2)
-    assert [line["event"] for line in lines(tmp_path / "events.jsonl")] == ["kept"]
+    kept = [(line["event"], line.get("lost")) for line in lines(tmp_path / "events.jsonl")]
+    assert kept == [("kept", 2), ("kept too", None)], "the first behind the gap says how many are missing"
 
 
 def test_a_write_that_breaks_off_is_counted_once_and_does_not_spoil_the_next_line(tmp_path: Path) -> None:

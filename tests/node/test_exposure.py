@@ -26,6 +26,13 @@ def test_reaching_beyond_this_machine_needs_insecure(key: str, address: str) -> 
     check_exposure(config(node={key: address, "insecure": True}))
 
 
+def test_dialling_a_coordinator_beyond_this_machine_needs_insecure_too() -> None:
+    there = {"coordinator": "192.0.2.7:50050"}
+    with pytest.raises(ConfigError, match=r"membership\.coordinator = .*--insecure"):
+        check_exposure(config(membership=there))
+    check_exposure(config(membership=there, node={"insecure": True}))
+
+
 @pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:50051"])
 def test_a_node_on_every_interface_says_what_peers_dial(listen: str) -> None:
     with pytest.raises(ConfigError, match="--advertise"):

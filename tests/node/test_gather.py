@@ -1,22 +1,27 @@
 """What a node takes from a Pull stream: whole frames, checked before they are believed, resumed where they broke."""
 
+import asyncio
 import errno
 import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 
+from peermerge.node.backoff import FIRST_S, JITTER
 from peermerge.node.config import RoundConfig
-from peermerge.node.gather import Gather, Identity
+from peermerge.node.events import EventList
+from peermerge.node.gather import STALL_S, Gather, Identity
 from peermerge.node.log import PublishedLog
 from peermerge.node.peers import Peers
-from peermerge.node.replicas import Replicas
+from peermerge.node.replicas import Replica, Replicas
 from peermerge.node.spool import KEEP_S
 from peermerge.node.storage import DiskStorage, MemoryStorage
+from peermerge.protocol.blob import Blob
 from peermerge.protocol.clock import VirtualClock, run_virtual
 from peermerge.protocol.errors import PeerError, Refusal, TransportError
 from peermerge.protocol.limits import CHUNK_BYTES
@@ -49,6 +54,8 @@ class Peer:
     def __init__(self, log: PublishedLog) -> None:
         self.log = log
         self.script: Script = whole
+        self.pauses_s = (0.0, 0.0)
+        """Before the first message, and before each later one."""
         self.asked: list[PullRequest] = []
         self.sent = 0
 
@@ -59,7 +66,8 @@ class Peer:
         for entry in map(self.log.read, self.log.plan(asked.have)):
             offset = asked.offset if asked.partial == entry.header.frame_sha256 else 0
             messages += pull_messages(entry.envelope, entry.frame, offset, CHUNK)
-        for message in self.script(messages):
+        for number, message in enumerate(self.script(messages)):
+            await asyncio.sleep(self.pauses_s[number > 0])
             self.sent += sum(len(payload) for tag, payload in pull_parts(message) if tag == TAG_CHUNK)
             yield message
 
@@ -67,7 +75,9 @@ class Peer:
 class World:
     """A follower of one peer, in virtual time."""
 
-    def __init__(self, versions: int = 1, scratch: Callable[[int], BinaryIO] | None = None) -> None:
+    def __init__(
+        self, versions: int = 1, scratch: Callable[[int], BinaryIO] | None = None, rounds: RoundConfig | None = None
+    ) -> None:
         self.log = publisher()
         publish(self.log, np.random.default_rng(3), versions)
         self.peer, self.replicas, self.peers = Peer(self.log), follower(), Peers()
@@ -81,12 +91,30 @@ class World:
             self.asked_for.append(size)
             return make(size)
 
-        held, apply = self.replicas.point, self.replicas.apply
-        self.gather = Gather(me, self.peer, self.clock, self.peers, RoundConfig(), held, apply, noted)  # type: ignore[arg-type]
+        self.apply: Callable[[str, Header, Blob], Replica] = self.replicas.apply
+        self.events = EventList("me")
+        self.gather = Gather(
+            me,
+            self.peer,  # type: ignore[arg-type]
+            self.clock,
+            self.peers,
+            rounds or RoundConfig(),
+            self.replicas.point,
+            lambda *frame: self.apply(*frame),
+            noted,
+            events=self.events,
+        )
 
     async def pull(self, script: Script = whole) -> bool:
         self.peer.script = script
         return await self.gather.pull("alice", "alice", -1)
+
+    async def round(self, number: int) -> None:
+        await self.gather.gather({"alice": "alice"}, number)
+
+    @property
+    def pulls(self) -> list[dict[str, Any]]:
+        return self.events.events
 
     @property
     def error(self) -> str:
@@ -274,3 +302,166 @@ def test_replicas_follow_frames_that_lie_on_the_disk(tmp_path: Path) -> None:
         assert held is not None
         assert equal(held.state, log.state)
     disk.close()
+
+
+FAST = RoundConfig(floor_s=1.0, ceiling_s=4.0)
+
+
+def test_a_drip_of_good_chunks_is_given_up_at_the_lowest_rate_and_goes_on_where_it_stopped() -> None:
+    async def program() -> None:
+        world = World(rounds=RoundConfig(min_rate_bytes_s=100.0))
+        allowed = max(STALL_S, world.frame_bytes / 100)
+        world.peer.pauses_s = (1.0, STALL_S - 0.1)
+        attempts = 0
+        while world.replicas.point("alice") != world.log.point:
+            assert attempts < 40
+            before = world.peer.sent
+            await world.pull()
+            attempts += 1
+            assert world.peer.sent > before, "each brings some of it"
+        assert attempts > 2
+        assert world.peer.sent == world.frame_bytes, "no byte was sent twice"
+        assert world.pulls[0]["reason"] == "DEADLINE"
+        assert world.pulls[0]["seconds"] == pytest.approx(1 + allowed, abs=0.01)
+        assert all(pull["seconds"] <= pull["limit_s"] + 0.001 for pull in world.pulls)
+
+    run_virtual(program())
+
+
+def test_who_says_nothing_is_given_up_soon_after_the_wait_it_was_asked_for() -> None:
+    async def program() -> None:
+        world = World(rounds=FAST)
+        world.peer.pauses_s = (1000.0, 0.0)
+        assert not await world.gather.pull("alice", "alice", 0)
+        assert world.clock.now() == pytest.approx(FAST.ceiling_s + STALL_S)
+        assert world.pulls[0]["limit_s"] == FAST.ceiling_s + STALL_S
+
+    run_virtual(program())
+
+
+def test_what_we_do_with_a_frame_ourselves_does_not_count() -> None:
+    async def program() -> None:
+        world = World(versions=3)
+        work = world.clock.work
+
+        async def busy(job: Callable[[], object], cost_s: float = 0.0) -> object:
+            return await work(job, 100.0)
+
+        world.clock.work = busy  # type: ignore[method-assign, assignment]
+        assert await world.pull()
+        assert world.clock.now() >= 300
+        assert world.pulls[0]["reason"] == ""
+        assert world.pulls[0]["seconds"] <= world.pulls[0]["limit_s"]
+
+    run_virtual(program())
+
+
+def test_no_second_pull_is_queued_behind_one_under_way_and_no_round_waits_for_it() -> None:
+    async def program() -> None:
+        world = World(rounds=FAST)
+        world.peer.pauses_s = (7.0, 0.0)
+        await world.round(0)
+        assert world.clock.now() == FAST.ceiling_s
+        for number in range(1, 4):
+            await world.round(number)
+        assert world.clock.now() == FAST.ceiling_s + 3 * FAST.floor_s, "no longer than peers usually take"
+        assert len(world.peer.asked) == 1
+        assert not world.peers["alice"].waited_for
+        await world.clock.sleep(1)
+        assert world.replicas.point("alice") == world.log.point, "what is late is applied"
+
+    run_virtual(program())
+
+
+def test_a_peer_that_fails_is_asked_again_after_a_pause_that_grows() -> None:
+    async def program() -> None:
+        world = World(rounds=FAST)
+        world.peer.script = cut(0)
+        times: list[float] = []
+        for number in range(400):
+            asked = len(world.peer.asked)
+            await world.round(number)
+            if len(world.peer.asked) > asked:
+                times.append(world.clock.now())
+            await world.clock.sleep(0.1)
+        pauses = [b - a for a, b in pairwise(times)]
+        assert FIRST_S * (1 - JITTER) <= pauses[0] <= FIRST_S * (1 + JITTER) + 0.1
+        assert pauses[0] < pauses[3] < pauses[6]
+        assert 3.9 < max(pauses) < 6.2
+        assert world.peers["alice"].backoff.failures == len(world.peer.asked) == len(world.pulls)
+        world.gather.welcome("alice")
+        world.peer.script = whole
+        await world.round(400)
+        assert world.replicas.point("alice") == world.log.point, "who denies that it is gone is asked at once"
+        assert world.peers["alice"].backoff.failures == 0
+
+    run_virtual(program())
+
+
+def test_a_dropped_peers_pull_ends_at_once_and_so_does_the_wait_for_it() -> None:
+    async def program() -> None:
+        world = World(rounds=FAST)
+        world.peer.pauses_s = (100.0, 0.0)
+        waiting = asyncio.create_task(world.round(0))
+        await world.clock.sleep(1)
+        world.gather.drop("alice")
+        await waiting
+        assert world.clock.now() == 1
+        assert [pull["reason"] for pull in world.pulls] == ["CANCELLED"]
+        assert world.peers["alice"].backoff.failures == 0, "that was us"
+        world.gather.drop("nobody")
+        assert "nobody" not in world.peers
+
+    run_virtual(program())
+
+
+def test_a_frame_that_is_being_applied_is_applied_though_its_peer_is_dropped() -> None:
+    async def program() -> None:
+        world = World()
+        work = world.clock.work
+
+        async def busy(job: Callable[[], object], cost_s: float = 0.0) -> object:
+            await world.clock.sleep(5)
+            return await work(job)
+
+        world.clock.work = busy  # type: ignore[method-assign, assignment]
+        pulling = asyncio.create_task(world.pull())
+        await world.clock.sleep(1)
+        world.gather.drop("alice")
+        assert not await pulling
+        assert world.clock.now() == 5
+        assert world.replicas.point("alice") == world.log.point
+
+    run_virtual(program())
+
+
+def test_what_no_pull_should_die_of_ends_the_next_round() -> None:
+    async def program() -> None:
+        world = World(rounds=FAST)
+
+        def broken(*_: object) -> Replica:
+            raise ZeroDivisionError
+
+        world.apply = broken
+        world.peer.pauses_s = (FAST.ceiling_s + 1, 0.0)
+        await world.round(0)
+        await world.clock.sleep(2)
+        with pytest.raises(ZeroDivisionError):
+            await world.round(1)
+
+    run_virtual(program())
+
+
+def test_a_node_that_catches_up_waits_for_what_is_there_and_not_for_those_that_hang() -> None:
+    async def program() -> None:
+        world = World(rounds=FAST)
+        await world.gather.refresh({"alice": "alice"})
+        assert world.replicas.point("alice") == world.log.point
+        assert world.peer.asked[-1].wait_round == -1
+        world.peer.pauses_s = (100.0, 0.0)
+        publish(world.log, np.random.default_rng(5))
+        await world.gather.refresh({"alice": "alice"})
+        assert world.clock.now() == FAST.ceiling_s
+        await world.gather.close()
+
+    run_virtual(program())

@@ -519,3 +519,61 @@ def test_more_effort_gives_frames_that_are_no_larger_and_lead_to_the_same_state(
     names = plain.plan(Point())
     assert names == thorough.plan(Point())
     assert all(len(thorough.read(name).frame) <= len(plain.read(name).frame) for name in names)
+
+
+def deltas_of(storage: RecordingStorage) -> list[int]:
+    return [len(storage.read(name) or b"") for name in storage.names("log") if name.endswith("delta")]
+
+
+@pytest.mark.parametrize("limit", [1, 700, 2000, 6000])
+def test_the_tail_is_bounded_in_bytes_and_the_newest_delta_stays(limit: int) -> None:
+    storage = RecordingStorage()
+    log = PublishedLog(storage, fresh_state(), "alice", BASE, 64, retention_bytes=limit)
+    replicas, draw = follower(), rng()
+    largest = 0
+    for version in range(1, 40):
+        publish(log, draw)
+        tail = deltas_of(storage)
+        largest = max(largest, len(tail))
+        assert sum(tail) <= max(limit, tail[-1])
+        assert kinds(storage.names("log"))[-1].endswith(str(version))
+        assert sum(name.endswith("snapshot") for name in storage.names("log")) <= 1
+        held = pull(log, replicas)
+        assert held is not None
+        assert held.point == log.point
+        assert sorted(storage.names("log")) == sorted(log._index.sizes)
+    assert (largest > 1) == (limit > 1000), "the bound decides how long the tail is"
+    newcomer = pull(log, follower())
+    assert newcomer is not None
+    assert equal(newcomer.state, log.state)
+    again = PublishedLog(storage, fresh_state(), "alice", BASE, 64, retention_bytes=limit)
+    assert again.dropped == []
+    assert again.point == log.point
+    assert equal(again.state, log.state)
+
+
+def test_a_log_without_a_bound_in_bytes_keeps_its_versions() -> None:
+    storage = RecordingStorage()
+    log = PublishedLog(storage, fresh_state(), "alice", BASE, 64, retention_bytes=0)
+    publish(log, rng(), 20)
+    assert len(deltas_of(storage)) == 20
+
+
+def test_a_full_disk_delays_a_compaction_by_size_and_loses_nothing() -> None:
+    storage = RecordingStorage()
+    log = PublishedLog(storage, fresh_state(), "alice", BASE, 64, retention_bytes=700)
+    draw = rng()
+
+    def refuse_snapshots(name: str) -> None:
+        if name.endswith("snapshot"):
+            raise DegradedError("no space left")
+
+    storage.watch = refuse_snapshots
+    publish(log, draw, 6)
+    assert len(deltas_of(storage)) == 6
+    storage.watch = lambda name: None
+    publish(log, draw, 1)
+    assert len(deltas_of(storage)) == 1
+    held = pull(log, follower())
+    assert held is not None
+    assert equal(held.state, log.state)

@@ -1,3 +1,7 @@
+from random import Random
+
+import pytest
+
 from peermerge.node.peers import Peers
 from peermerge.protocol.errors import FrameError, Refusal
 
@@ -18,3 +22,61 @@ def test_failures_and_reasons_are_remembered() -> None:
     record.skip(Refusal.STALE)
     assert record.last_error.startswith("TRUNCATED")
     assert record.skipped == {"STALE": 2}
+
+
+def test_who_missed_a_deadline_is_not_waited_for_until_it_comes_abreast() -> None:
+    record = Peers()["bob"]
+    assert record.deserves_waiting(0)
+    record.miss(7)
+    assert not record.waited_for
+    assert not record.deserves_waiting(8)
+    record.arrived(9.0, 1.0, abreast=False)
+    assert not record.deserves_waiting(8)
+    record.arrived(9.0, 1.0, abreast=True)
+    assert record.deserves_waiting(8)
+
+
+def test_who_keeps_missing_is_waited_for_ever_less() -> None:
+    record, waits, round_ = Peers()["bob"], [], 0
+    for _ in range(10):
+        record.miss(round_)
+        record.arrived(9.0, 1.0, abreast=True)
+        started = round_
+        round_ = next(r for r in range(round_ + 1, round_ + 100) if record.deserves_waiting(r))
+        waits.append(round_ - started)
+    # The first arrival may be chance; from then on it is as late as before.
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 64, 64, 64]
+
+
+@pytest.mark.parametrize("in_time", [True, False], ids=["in time", "sooner than before"])
+def test_who_is_not_waited_for_in_vain_rests_no_longer(in_time: bool) -> None:
+    record = Peers()["bob"]
+    for round_ in (0, 1, 2, 3):
+        record.miss(round_)
+    record.arrived(9.0, 1.0, abreast=True)
+    assert not record.deserves_waiting(5)
+    record.waited_for = in_time
+    record.arrived(9.0 if in_time else 8.0, 1.0, abreast=True)
+    record.miss(20)
+    record.arrived(9.0, 1.0, abreast=True)
+    assert record.deserves_waiting(21)
+
+
+def test_one_failure_may_be_chance_and_two_are_not_waited_for() -> None:
+    record = Peers()["bob"]
+    record.backoff.fail(0.0, Random(0))
+    assert record.deserves_waiting(1)
+    record.backoff.fail(0.0, Random(0))
+    assert not record.deserves_waiting(1)
+
+
+def test_another_life_of_a_peer_starts_over_and_has_to_come_abreast_first() -> None:
+    record = Peers()["bob"]
+    record.backoff.fail(0.0, Random(0))
+    for round_ in range(5):
+        record.miss(round_)
+    record.start_over()
+    assert record.backoff.left_s(0.0) == 0
+    assert not record.deserves_waiting(6)
+    record.arrived(1.0, 1.0, abreast=True)
+    assert record.deserves_waiting(6)

@@ -1,9 +1,11 @@
+import json
+
 import numpy as np
 import torch
 
-from peermerge.node.checkpoint import Checkpoint
+from peermerge.node.checkpoint import Checkpoint, flatten, unflatten
 from peermerge.node.log import PublishedLog
-from peermerge.node.recovery import resume
+from peermerge.node.recovery import generators, restore_generators, resume
 from peermerge.node.state import values
 
 from .worlds import MANIFEST, RecordingStorage, header, publish, publisher
@@ -43,16 +45,18 @@ def test_without_a_checkpoint_the_published_state_is_what_is_left() -> None:
     assert round_ == 3
 
 
-def test_where_the_log_no_longer_reaches_the_checkpoint_the_checkpoint_is_taken() -> None:
+def test_where_the_log_no_longer_reaches_the_checkpoint_what_was_published_since_is_kept() -> None:
     log, storage, tau = world(1)
     saved = checkpoint(log, tau, 1)
     publish(log, np.random.default_rng(2), 9)
-    assert torch.equal(resume(saved, publisher(storage))[0], tau)
+    found, round_ = resume(saved, publisher(storage))
+    assert torch.equal(found, values(log.state))
+    assert round_ == 10
     log, storage, tau = world(3)
     saved = checkpoint(log, tau, 3)
     log.restart(2, header(3))
     found, round_ = resume(saved, publisher(storage))
-    assert torch.equal(found, tau)
+    assert torch.equal(found, values(log.state))
     assert round_ == 4
 
 
@@ -63,3 +67,22 @@ def test_an_old_log_beside_a_newer_checkpoint_gives_the_checkpoint() -> None:
     found, round_ = resume(checkpoint(log, tau, 4), publisher(backup))
     assert torch.equal(found, tau)
     assert round_ == 4
+
+
+def test_generators_go_on_where_they_were() -> None:
+    own = np.random.default_rng(5)
+    own.random(3)
+    global_state = torch.get_rng_state()
+    try:
+        states = generators(own, torch.device("cpu"))
+        tensors: dict[str, torch.Tensor] = {}
+        states = unflatten(json.loads(json.dumps(flatten(states, tensors))), tensors)
+        drawn = own.random(4).tolist(), own.integers(0, 9, 3).tolist(), torch.rand(4).tolist()
+        other = np.random.default_rng(6)
+        restore_generators(states, other, torch.device("cpu"))
+        assert (other.random(4).tolist(), other.integers(0, 9, 3).tolist(), torch.rand(4).tolist()) == drawn
+        before = other.bit_generator.state
+        restore_generators({}, other, torch.device("cpu"))
+        assert other.bit_generator.state == before
+    finally:
+        torch.set_rng_state(global_state)

@@ -221,7 +221,7 @@ class Faults:
 class HalfWritten:
     """A file on a disk that fills up: of the write that fails, half is there."""
 
-    def __init__(self, file: IO[Any], fault: Faults) -> None:
+    def __init__(self, file: IO[Any], fault: Callable[[], object]) -> None:
         self.file, self.fault = file, fault
 
     def write(self, data: bytes) -> int:

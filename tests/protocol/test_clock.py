@@ -138,3 +138,13 @@ async def test_real_time_moves_on_while_we_sleep() -> None:
     await clock.sleep(0.01)
     assert clock.now() - start >= 0.009
     clock.close()
+
+
+def test_what_goes_to_a_thread_runs_at_once_in_virtual_time() -> None:
+    async def program() -> tuple[float, int]:
+        result = await asyncio.to_thread(sum, (1, 2))
+        with pytest.raises(ValueError, match="three"):
+            await asyncio.to_thread(int, "three")
+        return asyncio.get_running_loop().time(), result
+
+    assert run_virtual(program()) == (0.0, 3)

@@ -296,6 +296,86 @@ def test_links_may_change_while_the_program_runs() -> None:
     assert run_virtual(program()) == pytest.approx([0, 6, 4])
 
 
+class NotingHandler(ScriptedHandler):
+    """Note every request."""
+
+    def __init__(self, chunks: tuple[bytes, ...] = ()) -> None:
+        super().__init__(chunks)
+        self.requests: list[bytes] = []
+
+    async def hello(self, request: bytes) -> bytes:
+        """Note and echo."""
+        self.requests.append(request)
+        return await super().hello(request)
+
+    async def pull(self, request: bytes) -> AsyncIterator[bytes]:
+        """Note and stream."""
+        self.requests.append(request)
+        async for chunk in super().pull(request):
+            yield chunk
+
+
+def test_a_doubled_request_is_handled_twice_and_answered_once() -> None:
+    async def program() -> None:
+        network = MemoryNetwork()
+        (a,) = await served(network, "a")
+        handler = NotingHandler((b"x", b"y"))
+        await network.transport("b").serve(handler)
+        network.set_link("a", "b", duplicates=1.0, one_way=True)
+        assert await a.hello("b", b"1", timeout_s=1) == b"hello 1"
+        assert await collect(a.pull("b", b"2", timeout_s=1, stall_s=1)) == [b"x", b"y"]
+        assert handler.requests == [b"1", b"1", b"2", b"2"]
+        assert handler.open == 0
+        assert network.faults == {"doubled": 2}
+
+    run_virtual(program())
+
+
+def test_a_streams_messages_are_doubled_as_often_as_the_link_says() -> None:
+    async def program() -> tuple[list[bytes], int]:
+        network = MemoryNetwork(seed=3)
+        a, _ = await served(network, "a", "b", chunks=tuple(bytes([i]) for i in range(200)))
+        network.set_link("b", "a", duplicates=0.3, one_way=True)
+        return await collect(a.pull("b", b"", timeout_s=60, stall_s=60)), network.faults["doubled"]
+
+    messages, doubled = run_virtual(program())
+    assert doubled == pytest.approx(60, abs=20)
+    assert len(messages) == 200 + doubled
+    assert sorted(set(messages)) == [bytes([i]) for i in range(200)]
+    assert messages == sorted(messages), "each copy comes right behind its original"
+
+
+def test_a_connection_that_is_reset_in_the_midst_of_a_stream_ends_it_and_no_other() -> None:
+    async def program() -> None:
+        network = MemoryNetwork(seed=1)
+        a, b = await served(network, "a", "b", chunks=(bytes(1000),) * 20)
+        network.set_link("b", "a", resets=0.2, one_way=True)
+        ended = [await refusal_of(a.pull("b", b"", timeout_s=60, stall_s=60)) for _ in range(3)]
+        assert [error.refusal for error in ended] == [Refusal.TRANSPORT] * 3
+        assert network.faults["reset"] == 3
+        assert len(await collect(b.pull("a", b"", timeout_s=60, stall_s=60))) == 20
+        network.set_link("b", "a", resets=0.0)
+        assert len(await collect(a.pull("b", b"", timeout_s=60, stall_s=60))) == 20
+
+    run_virtual(program())
+
+
+def test_a_reset_breaks_off_what_two_nodes_have_under_way_and_they_may_call_again() -> None:
+    async def program() -> None:
+        network = MemoryNetwork(latency_s=1.0)
+        a, b, c = await served(network, "a", "b", "c")
+        calls = [asyncio.create_task(failed_hello(*ends)) for ends in ((a, "b"), (b, "a"))]
+        other = asyncio.create_task(c.hello("b", b"", timeout_s=10))
+        asyncio.get_running_loop().call_later(0.5, network.reset, "a", "b")
+        assert [await call for call in calls] == [Refusal.TRANSPORT] * 2
+        assert asyncio.get_running_loop().time() == pytest.approx(0.5)
+        assert await other == b"hello "
+        assert await a.hello("b", b"", timeout_s=10) == b"hello "
+        assert network.faults["reset"] == 2
+
+    run_virtual(program())
+
+
 async def traced_program(seed: int) -> list[tuple[float, str, str]]:
     """Let four nodes talk over lossy links through a cut and a death; return everything they saw."""
     loop = asyncio.get_running_loop()

@@ -26,7 +26,16 @@ from peermerge.protocol.messages import (
     Point,
     PullRequest,
 )
-from peermerge.protocol.parts import TAG_ATTACHMENT, TAG_CHUNK, TAG_ENVELOPE, pull_messages, pull_parts
+from peermerge.protocol.parts import (
+    BASE_TAGS,
+    TAG_ATTACHMENT,
+    TAG_CHUNK,
+    TAG_ENVELOPE,
+    AnnouncedBase,
+    base_messages,
+    pull_messages,
+    pull_parts,
+)
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
 DIGESTS = st.binary(min_size=32, max_size=32)
@@ -248,3 +257,15 @@ def test_a_stream_reads_of_its_frame_what_is_asked_for() -> None:
 def test_damaged_parts_are_refused(data: bytes) -> None:
     with pytest.raises(FrameError):
         list(pull_parts(data))
+
+
+def test_a_base_is_announced_in_bytes_of_one_length_and_frames_never_hold_it() -> None:
+    announced = AnnouncedBase(1 << 40, bytes(range(32)), bytes(32))
+    assert AnnouncedBase.decode(announced.encode()) == announced
+    for wrong in (b"", announced.encode()[:-1], announced.encode() + b"\0"):
+        with pytest.raises(FrameError):
+            AnnouncedBase.decode(wrong)
+    (message,) = base_messages(announced, MemoryBlob(b"bytes"), 2, 100)
+    assert [bytes(payload) for _, payload in pull_parts(message, BASE_TAGS)] == [announced.encode(), b"tes"]
+    with pytest.raises(FrameError):
+        list(pull_parts(message))

@@ -108,6 +108,20 @@ async def test_bytes_that_are_no_request_are_refused(channel: grpc.aio.Channel) 
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+async def test_a_caller_that_opens_a_call_and_says_nothing_is_sent_away(clinic: Clinic, method: str) -> None:
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((handlers(HEALTH, clinic, first_message_s=0.1),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        silent = channel.stream_stream(f"/grpc.health.v1.Health/{method}")(timeout=10)
+        assert await silent.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "no request came" in await silent.details()
+        assert await Stub(channel, HEALTH).call("Check", ask(), 10)
+    await server.stop(None)
+
+
 async def test_the_generator_is_closed_when_the_reader_stops(channel: grpc.aio.Channel, clinic: Clinic) -> None:
     async with aclosing(Stub(channel, HEALTH).stream("Watch", ask("hang"), 10)) as replies:
         await anext(replies)

@@ -112,3 +112,43 @@ def test_a_malformed_address_is_a_usage_error() -> None:
 
 def test_an_empty_reply_can_be_drawn() -> None:
     assert "none yet" in drawn(wire.StatusReply())
+
+
+def test_status_shows_how_long_rounds_wait_and_for_whom_they_do_not() -> None:
+    peers = [
+        wire.PeerStatus(name="b", waited_for=True),
+        wire.PeerStatus(name="c"),
+        wire.PeerStatus(name="d", state=wire.SUSPECT, waited_for=True, failures=3, retry_s=1.5),
+    ]
+    shown = drawn(wire.StatusReply(deadline_s=2.5, arrival_median_s=0.5, arrival_spread_s=0.25, peers=peers))
+    assert "at most 2.5 s; peers arrive after 500 ms (median, deviation 250 ms)" in shown
+    states = {line.split()[0]: line for line in shown.splitlines() if line[:2] in ("b ", "c ", "d ") and "0.0" in line}
+    assert "alive" in states["b"]
+    assert "not waited for" in states["c"]
+    assert "suspect" in states["d"]
+    assert "d 3 failed transfers running, asked again in 1.5 s" in shown
+
+
+def test_a_state_that_a_later_version_knows_can_be_drawn() -> None:
+    reply = wire.StatusReply(peers=[wire.PeerStatus(name="b", state=17)])  # type: ignore[arg-type]
+    assert "17" in drawn(reply)
+
+
+def test_status_tells_trouble_with_services_and_health_only_where_there_is_some() -> None:
+    quiet = drawn(wire.StatusReply())
+    assert "services" not in quiet
+    assert "health" not in quiet
+    shown = drawn(wire.StatusReply(coordinator="connected", broker="unreachable", telemetry_dropped=7, health=2))
+    assert "coordinator connected, broker unreachable, 7 figures not told to the broker" in shown
+    assert "answers late itself (level 2)" in shown
+
+
+def test_large_meshes_are_counted_and_named_in_part() -> None:
+    shown = drawn(wire.StatusReply(members=[f"n{i:03}" for i in range(200)]))
+    assert "200: n000, n001" in shown
+    assert "n015 and 184 more" in shown
+    assert "n016" not in shown
+
+
+def test_why_a_node_is_degraded_is_shown() -> None:
+    assert "warning: DEGRADED: no space left" in drawn(wire.StatusReply(warnings=["DEGRADED: no space left"]))

@@ -1,10 +1,10 @@
-"""What the command's exit code says: whose fault it was, as `protocol/errors.py` draws it."""
+"""What the command's exit code says: whose fault it was, as `errors.py` draws it."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-from ..protocol.errors import ConfigError, DataDirError, DegradedError, PeerError, PeermergeError
+from .errors import ConfigError, DataDirError, DegradedError, PeerError, PeermergeError
 
 
 class ExitCode(IntEnum):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peermerge.node.commands.output import duration, plain, size
+from peermerge.protocol.output import duration, plain, size
 
 
 @pytest.mark.parametrize(

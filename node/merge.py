@@ -169,7 +169,9 @@ def _unfit(node: Participant, planned: Plan, view: View, peer: str) -> Refusal |
     theirs = (replica.point.epoch, replica.point.version)
     mirrored = node.mirrored and node.unpublished is None
     again = mirrored and node.ledger.settled_with(peer, node.log.epoch, node.log.version, theirs)
-    return Refusal.REPLAYED if again else None
+    if again:
+        return Refusal.REPLAYED
+    return Refusal.ONE_SIDED if mirrored and not planned.everyone and node.ledger.one_sided(peer) else None
 
 
 def _steps(node: Participant, planned: Plan, replica: Replica) -> tuple[float, float]:

@@ -67,10 +67,14 @@ class PeerRecord:
         self._abreast = self.waited_for = False
 
     def start_over(self) -> None:
-        """Forget its failures: it is gone, or another life of it begins, which has to come abreast first."""
+        """Forget its failures: it is gone, or another life of it begins.
+
+        Who is back is waited for once. Otherwise the halves of a healed network would go on side by side, one a round
+        ahead, and never merge in the same round.
+        """
         self.backoff.reset()
         self._missed, self._rests_until = 0, 0
-        self._abreast = self.waited_for = False
+        self._abreast = True
 
     def skip(self, reason: Refusal) -> None:
         """Note that it was left out of a merge."""

@@ -141,7 +141,8 @@ class PeerService:
         if (asked.network, asked.run) != (self._me.network, self._me.run):
             raise EnvelopeError(Refusal.NETWORK_MISMATCH, f"{asked.network}/{asked.run}")
         # Not in Hello alone: a greeting may have missed us while we were set back.
-        self._compare(asked.have)
+        if asked.name in self._membership.view():
+            self._compare(asked.have)
         record = self._peers[asked.name]
         record.bytes_in += len(request)
         if not asked.base:

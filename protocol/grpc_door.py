@@ -50,6 +50,7 @@ class Door:
                 return checked_message(await answer(request))
         except PeerError as refusal:
             await refuse(context, refusal)
+            return b""
 
     async def _pull(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         # No generator: gRPC would leave it to the collector when the client vanishes during a write.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
 
@@ -51,14 +51,19 @@ CODES: Final[dict[Refusal, grpc.StatusCode]] = {
     Refusal.OVERFLOW: grpc.StatusCode.INVALID_ARGUMENT,
     Refusal.OUT_OF_SEQUENCE: grpc.StatusCode.FAILED_PRECONDITION,
     Refusal.NO_STATISTICS: grpc.StatusCode.FAILED_PRECONDITION,
+    Refusal.ONE_SIDED: grpc.StatusCode.FAILED_PRECONDITION,
     Refusal.OTHER_VIEW: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 
-async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: PeerError) -> NoReturn:
-    """End a call on the server's side with the refusal's code, detail and name."""
-    await context.abort(CODES[error.refusal], _tidy(error.detail), ((TRAILER, error.refusal.name),))
-    raise error  # not reached: abort raises
+async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: PeerError) -> None:
+    """End a call on the server's side with the refusal's code, detail and name; its handler has only to return."""
+    try:
+        await context.abort(CODES[error.refusal], _tidy(error.detail), ((TRAILER, error.refusal.name),))
+    except grpc.aio.AbortError as aborted:
+        # gRPC keeps it with the call and raises it again. What led to the refusal must not stay with it, in a cycle:
+        # a failed call of our own, say, whose channel would live on and dial the peer when it is back.
+        aborted.__context__ = aborted.__traceback__ = None
 
 
 def received(failure: grpc.aio.AioRpcError) -> PeerError:

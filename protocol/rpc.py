@@ -92,6 +92,7 @@ def _single(
                 return (await function(message, context)).SerializeToString()
         except PeerError as refusal:
             await refuse(context, refusal)
+            return b""
 
     return answer
 

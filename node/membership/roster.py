@@ -5,7 +5,7 @@ add a member. A member goes by its own word or when failure detection holds it f
 knows no time; who wants to hear of changes watches it.
 
 Two processes with one name (a copied data directory, a name given twice) would deny each other's claims for ever.
-So whoever hears that it lives elsewhere calls there and says who it is (`gossip.py`). Who is called by its own name
+So whoever hears that it lives elsewhere calls there and says who it is (`rivals.py`). Who is called by its own name
 calls back, and if it is refused for the name there too, the other is its `rival`. Of two rivals the one that was
 started fewer times (at a tie, the one with the lesser address) is `outranked` and has to stop.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from operator import attrgetter
+from random import Random
 
 from ...protocol.limits import MAX_INCARNATION, MAX_MEMBERS, MAX_REFUTED
 from ...protocol.members import Member, MemberState
@@ -71,6 +72,12 @@ class Roster:
     def lost(self) -> list[Member]:
         """Return who is held for dead, in the order in which they went."""
         return [member for member in self._gone.values() if member.state is MemberState.DEAD]
+
+    def some(self, most: int, rng: Random, but: str = "") -> list[Member]:
+        """Draw some others, fewer if suspects are drawn."""
+        members = self.view().members
+        drawn = rng.sample(members, min(most + 2, len(members)))
+        return [m for m in drawn if m.state is MemberState.ALIVE and m.name not in (self.me.name, but)][:most]
 
     def watch(self, watcher: Watcher) -> None:
         """Call `watcher` for every claim that changed, right after: it must be quick and must not raise."""

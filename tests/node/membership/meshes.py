@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from random import Random
+from typing import Any
 
 from peermerge.node.config import MembershipConfig
 from peermerge.node.gather import Identity
@@ -243,10 +244,10 @@ async def mesh(
 async def vary_latency(opened: Mesh, mean_s: float, spread_s: float, every_s: float = 1.0) -> None:
     """Change all links' latencies again and again, until cancelled."""
     rng = Random(len(opened.hosts))
-    names = [host.address for host in opened.hosts]
+    places = addresses(opened.hosts)
     while True:
-        for a in names:
-            for b in names:
+        for a in places:
+            for b in places:
                 opened.network.link(a, b).latency_s = rng.uniform(mean_s - spread_s, mean_s + spread_s)
         await asyncio.sleep(every_s)
 
@@ -256,3 +257,18 @@ async def pause_often(host: Host, seconds: float, every_s: float) -> None:
     while True:
         await asyncio.sleep(every_s - seconds)
         await host.pause(seconds)
+
+
+def names(hosts: list[Host]) -> list[str]:
+    """Return the names of hosts."""
+    return [host.name for host in hosts]
+
+
+def addresses(hosts: list[Host]) -> list[str]:
+    """Return the addresses of hosts."""
+    return [host.address for host in hosts]
+
+
+def said(host: Host, *claims: Member, **more: Any) -> bytes:
+    """Return a message as a host would send it."""
+    return Gossip(network=NETWORK, run=RUN, name=host.name, news=(host.roster.me, *claims), **more).encode()

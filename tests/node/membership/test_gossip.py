@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import replace
 from statistics import median
 from typing import Any, TypeVar
 
 import pytest
 
 from peermerge.node.config import MembershipConfig
-from peermerge.node.membership import Roster
-from peermerge.node.membership import gossip as module
+from peermerge.node.membership.exchange import Exchange
+from peermerge.node.membership.probing import Prober
+from peermerge.node.membership.syncing import Syncer
 from peermerge.protocol.clock import run_virtual
-from peermerge.protocol.errors import ConfigError, EnvelopeError, PeerError, Refusal, TransportError
-from peermerge.protocol.limits import MAX_HEADER_BYTES, MAX_MEMBERS
-from peermerge.protocol.members import Gossip, Member, MemberState
+from peermerge.protocol.members import MemberState
 from peermerge.protocol.memory_transport import MemoryNetwork
 
-from .meshes import NETWORK, RUN, Host, Mesh, mesh, pause_often, vary_latency
+from .meshes import Host, Mesh, addresses, mesh, names, pause_often, vary_latency
 
 T = TypeVar("T")
 
@@ -27,21 +25,6 @@ T = TypeVar("T")
 def now() -> float:
     """Return the virtual time."""
     return asyncio.get_running_loop().time()
-
-
-def names(hosts: list[Host]) -> list[str]:
-    """Return the names of hosts."""
-    return [host.name for host in hosts]
-
-
-def addresses(hosts: list[Host]) -> list[str]:
-    """Return the addresses of hosts."""
-    return [host.address for host in hosts]
-
-
-def said(host: Host, *claims: Member, **more: Any) -> bytes:
-    """Return a message as a host would send it."""
-    return Gossip(network=NETWORK, run=RUN, name=host.name, news=(host.roster.me, *claims), **more).encode()
 
 
 # ---- Who died is found. ----
@@ -212,25 +195,7 @@ def test_who_comes_and_goes_changes_a_view_twice_a_minute_at_most() -> None:
     assert all(later - earlier > 55 for earlier, later in zip(settled, settled[2:], strict=False))
 
 
-# ---- Partitions, arrivals. ----
-
-
-@pytest.mark.parametrize("half", [1, 4])
-def test_after_a_partition_all_views_are_full_and_equal_again(half: int) -> None:
-    async def program() -> float:
-        async with mesh(8, seed=half) as opened:
-            one, other = opened.hosts[:half], opened.hosts[half:]
-            opened.network.cut(addresses(one), addresses(other))
-            await asyncio.gather(opened.until(names(one), one, 90), opened.until(names(other), other, 90))
-            opened.network.heal()
-            took = await opened.until(names(opened.hosts), opened.hosts, limit_s=10)
-            changes = len(opened.changes)
-            await asyncio.sleep(60)
-            assert len(opened.changes) == changes == 2 * 2 * half * (8 - half)
-            assert len({host.roster.digest for host in opened.hosts}) == 1
-            return took
-
-    assert run_virtual(program()) <= 10
+# ---- Arrivals. ----
 
 
 def test_a_newcomer_who_greets_any_one_is_soon_known_to_all() -> None:
@@ -255,19 +220,6 @@ def test_a_lone_node_asks_nobody_and_stays_its_only_member() -> None:
     run_virtual(program())
 
 
-def test_a_newcomer_is_asked_within_the_turn_under_way() -> None:
-    async def program() -> int:
-        async with mesh(64) as opened:
-            newcomer = Host("newcomer", opened.network, MembershipConfig())
-            opened.hosts.append(newcomer)
-            await newcomer.start()
-            await newcomer.greet(opened[0].address)
-            await asyncio.sleep(30)
-            return newcomer.answered
-
-    assert run_virtual(program()) > 10
-
-
 # ---- What it costs. ----
 
 
@@ -280,170 +232,6 @@ def test_a_member_sends_no_more_in_a_large_mesh() -> None:
 
     small, large = run_virtual(program(8)), run_virtual(program(64))
     assert 0 < large <= 1.1 * small < 150
-
-
-# ---- What strangers say. ----
-
-
-async def answered(host: Host, message: bytes) -> Gossip:
-    """Let a host answer a message."""
-    return Gossip.decode(await host.gossiper.answer(message))
-
-
-@pytest.mark.parametrize(
-    ("message", "refusal"),
-    [
-        (Gossip(network="other", run=RUN, name="n0001"), Refusal.NETWORK_MISMATCH),
-        (Gossip(network=NETWORK, run="other", name="n0001"), Refusal.NETWORK_MISMATCH),
-        (Gossip(network=NETWORK, run=RUN, name="nobody"), Refusal.UNKNOWN_SENDER),
-        (Gossip(network=NETWORK, run=RUN, name="n0001", target="nobody"), Refusal.TRANSPORT),
-        (Gossip(network=NETWORK, run=RUN, name="n0001", target="n0000"), Refusal.TRANSPORT),
-    ],
-)
-def test_what_it_cannot_answer_is_refused_by_name(message: Gossip, refusal: Refusal) -> None:
-    async def program() -> None:
-        async with mesh(2) as opened:
-            with pytest.raises(PeerError) as refused:
-                await opened[0].gossiper.answer(message.encode())
-            assert refused.value.refusal is refusal
-
-    run_virtual(program())
-
-
-def test_forged_deaths_are_denied_and_do_no_lasting_harm() -> None:
-    async def program() -> None:
-        async with mesh(8) as opened:
-            liar, victims = opened[7], opened.hosts[1:7]
-            forged = [replace(host.roster.me, state=MemberState.DEAD) for host in victims]
-            for _ in range(3):
-                await answered(opened[0], said(liar, *forged))
-            assert not opened.changes
-            await asyncio.sleep(30)
-            assert not opened.changes
-            assert all(host.roster.me.refuted for host in victims)
-
-    run_virtual(program())
-
-
-def test_who_is_held_for_dead_is_not_believed_about_others() -> None:
-    async def program() -> None:
-        async with mesh(4) as opened:
-            opened[0].roster.judge(opened[3].name, MemberState.DEAD)
-            suspect = replace(opened[1].roster.me, state=MemberState.SUSPECT)
-            reply = await answered(opened[0], said(opened[3], suspect))
-            assert opened[0].roster.get(opened[1].name) == opened[1].roster.me
-            assert replace(opened[3].roster.me, state=MemberState.DEAD) in reply.news
-
-    run_virtual(program())
-
-
-def test_a_full_exchange_of_as_many_as_there_may_be_fits_and_tells_all_in_the_end() -> None:
-    async def program() -> None:
-        network = MemoryNetwork()
-        host, asker = (Host(name, network, MembershipConfig()) for name in ("host", "asker"))
-        host.roster.learn(asker.roster.view().members)
-        host.roster.learn(Member(f"{i:063d}", f"{i:0250d}:1") for i in range(MAX_MEMBERS))
-        heard: set[str] = set()
-        for _ in range(60):
-            if len(heard) == MAX_MEMBERS:
-                break
-            await asyncio.sleep(module.ALL_S)
-            reply = await host.gossiper.answer(said(asker, all=True))
-            assert MAX_HEADER_BYTES // 2 < len(reply) <= MAX_HEADER_BYTES
-            heard |= {member.name for member in Gossip.decode(reply).news}
-        assert len(heard) == MAX_MEMBERS
-
-    run_virtual(program())
-
-
-def test_everything_is_told_so_often_at_most() -> None:
-    async def program() -> list[bool]:
-        async with mesh(20) as opened:
-            replies = [await answered(opened[0], said(opened[1], all=True)) for _ in range(3)]
-            await asyncio.sleep(module.ALL_S)
-            replies.append(await answered(opened[0], said(opened[1], all=True)))
-            return [len(reply.news) == 20 for reply in replies]
-
-    assert run_virtual(program()) == [True, False, False, True]
-
-
-def test_another_run_at_the_address_of_a_member_does_not_keep_it_alive() -> None:
-    async def program() -> None:
-        async with mesh(4) as opened:
-            lost = opened[3]
-            lost.kill()
-            opened.network.revive(lost.address)
-
-            class Stranger(Host):
-                async def gossip(self, request: bytes) -> bytes:
-                    self.answered += 1
-                    raise EnvelopeError(Refusal.NETWORK_MISMATCH, "another run")
-
-            stranger = Stranger("stranger", opened.network, MembershipConfig(), address=lost.address)
-            await stranger.door.serve(stranger)
-            await opened.gone(lost, limit_s=10)
-            assert stranger.answered > 0
-
-    run_virtual(program())
-
-
-# ---- Two with one name. ----
-
-
-@pytest.mark.parametrize(("first", "second", "stops"), [(1, 2, 0), (2, 1, 1), (1, 1, 1)])
-def test_of_two_processes_with_one_name_one_stops_with_an_error(first: int, second: int, stops: int) -> None:
-    async def program() -> None:
-        async with mesh(4) as opened:
-            settings = MembershipConfig()
-            places = ("twin-b", "twin-a")
-            twins = [
-                Host("twin", opened.network, settings, incarnation=incarnation, address=place)
-                for place, incarnation in zip(places, (first, second), strict=True)
-            ]
-            for twin, greeted in zip(twins, opened.hosts, strict=False):
-                await twin.start()
-                await twin.greet(greeted.address)
-                await asyncio.sleep(1)
-            loser, winner = twins[stops], twins[1 - stops]
-            assert loser.task is not None
-            assert winner.task is not None
-            await asyncio.wait([loser.task], timeout=20)
-            with pytest.raises(ConfigError, match=f"DUPLICATE_ID: {winner.address} .* node.name"):
-                loser.task.result()
-            assert loser.roster.rival == winner.roster.original
-            await loser.door.close()
-            opened.hosts.append(winner)
-            async with asyncio.timeout(30):
-                while {host.roster.view().address("twin") for host in opened.hosts} != {winner.address}:
-                    await asyncio.sleep(0.1)
-            assert not winner.task.done()
-
-    run_virtual(program())
-
-
-def test_what_is_left_of_an_earlier_life_elsewhere_is_no_rival() -> None:
-    async def program() -> None:
-        async with mesh(4) as opened:
-            moved = opened[2]
-            for host in opened.hosts:
-                host.roster.learn([replace(moved.roster.me, address="old:1", incarnation=5)])
-            await opened.until(names(opened.hosts), opened.hosts, limit_s=10)
-            await asyncio.sleep(30)
-            assert moved.roster.rival is None
-            assert {host.roster.view().address(moved.name) for host in opened.hosts} == {moved.address}
-
-    run_virtual(program())
-
-
-def test_who_reaches_itself_by_another_address_is_not_its_own_rival() -> None:
-    async def program() -> None:
-        async with mesh(2) as opened:
-            with pytest.raises(TransportError):
-                await opened[0].gossiper.answer(said(opened[0]))
-            await asyncio.sleep(5)
-            assert opened[0].roster.rival is None
-
-    run_virtual(program())
 
 
 # ---- Tasks. ----
@@ -483,8 +271,8 @@ def test_a_cancelled_run_leaves_no_task_and_may_run_again() -> None:
     run_virtual(trial(program()))
 
 
-@pytest.mark.parametrize("broken", ["_next", "_forget", "_newest"])
-def test_a_failure_in_any_task_ends_the_run_with_it(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("broken", [(Prober, "_next"), (Syncer, "_forget"), (Exchange, "_newest")])
+def test_a_failure_in_any_task_ends_the_run_with_it(broken: tuple[type, str], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise IndexError("outside")
 
@@ -492,7 +280,7 @@ def test_a_failure_in_any_task_ends_the_run_with_it(broken: str, monkeypatch: py
         network = MemoryNetwork()
         host, other = (Host(name, network, MembershipConfig()) for name in ("host", "other"))
         host.roster.learn(other.roster.view().members)
-        monkeypatch.setattr(host.gossiper, broken, fail)
+        monkeypatch.setattr(*broken, fail)
         with pytest.raises(IndexError, match="outside"):
             await host.gossiper.run()
 
@@ -505,7 +293,7 @@ def test_a_failure_while_leaving_is_not_swallowed(monkeypatch: pytest.MonkeyPatc
 
     async def program() -> None:
         async with mesh(2) as opened:
-            monkeypatch.setattr(opened[0].gossiper, "_newest", fail)
+            monkeypatch.setattr(Exchange, "_newest", fail)
             with pytest.raises(ExceptionGroup):
                 await opened[0].gossiper.leave()
             monkeypatch.undo()
@@ -525,14 +313,3 @@ def test_who_is_cut_off_grows_patient_and_recovers() -> None:
             assert lone.gossiper.health == 0
 
     run_virtual(program())
-
-
-def test_the_dead_are_forgotten_in_the_end() -> None:
-    async def program() -> Roster:
-        async with mesh(2, settings=MembershipConfig(probe_s=60.0, sync_s=60.0)) as opened:
-            opened[1].kill()
-            await opened.gone(opened[1], limit_s=2000)
-            await asyncio.sleep(module.FORGET_S + 120)
-            return opened[0].roster
-
-    assert run_virtual(program()).everybody() == (Member("n0000", "n0000", 1),)

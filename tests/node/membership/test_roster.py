@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -179,6 +180,16 @@ def test_only_those_who_went_are_forgotten() -> None:
     assert me.everybody() == (ALICE, CAROL)
     me.learn([replace(BOB, state=DEAD)])
     assert me.get("bob") is None
+
+
+def test_those_drawn_are_others_who_are_not_suspected_and_everybody_is_drawn_at_times() -> None:
+    roster, rng = Roster(ALICE), Random(0)
+    others = [Member(f"m{i}", f"m{i}:1") for i in range(6)]
+    roster.learn([BOB, CAROL, *others])
+    roster.judge("bob", SUSPECT)
+    draws = [roster.some(3, rng, but="carol") for _ in range(100)]
+    assert all(len({member.name for member in drawn}) == len(drawn) <= 3 for drawn in draws)
+    assert {member for drawn in draws for member in drawn} == set(others)
 
 
 def test_it_is_complete_when_all_that_are_expected_are_known() -> None:

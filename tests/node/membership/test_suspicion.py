@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from peermerge.node.membership.suspicion import ALONE, CONFIRMED, Suspicion
+from peermerge.node.membership.suspicion import ALONE, CONFIRMED, Suspicion, Suspicions
+from peermerge.protocol.clock import VirtualClock, run_virtual
 
 
 def test_each_witness_shortens_it_down_to_the_shortest() -> None:
@@ -35,3 +36,42 @@ def test_it_can_be_put_off() -> None:
     suspicion = Suspicion(0.0, 2.0, members=2)
     suspicion.postpone(5.0)
     assert suspicion.ends == 7.0
+
+
+def test_a_new_suspicion_takes_the_place_of_the_old_one() -> None:
+    async def program() -> None:
+        suspicions = Suspicions(VirtualClock(), 2.0)
+        old = suspicions.open("a", members=8)
+        assert suspicions.stands("a", old)
+        new = suspicions.open("a", members=8)
+        assert not suspicions.stands("a", old)
+        assert suspicions.stands("a", new)
+        suspicions.close("a")
+        assert not suspicions.stands("a", new)
+
+    run_virtual(program())
+
+
+def test_it_is_ripe_after_the_shortest_time_whoever_shares_it() -> None:
+    async def program() -> None:
+        clock = VirtualClock()
+        suspicions = Suspicions(clock, 2.0)
+        suspicions.open("a", members=8)
+        await clock.sleep(1.5)
+        suspicions.witness("a", by="b")
+        suspicions.witness("nobody", by="b")
+        assert not suspicions.ripe("a")
+        await clock.sleep(0.5)
+        assert suspicions.ripe("a")
+        assert not suspicions.ripe("nobody")
+
+    run_virtual(program())
+
+
+def test_the_latest_who_did_not_answer_are_told_until_they_answer_or_are_suspected_no_more() -> None:
+    suspicions = Suspicions(VirtualClock(), 2.0)
+    assert [suspicions.doubt(name) for name in ("a", "b", "a", "c", "d")] == [True, True, False, True, True]
+    assert suspicions.doubts(3) == ("b", "c", "d")
+    suspicions.trust("b")
+    suspicions.close("d")
+    assert suspicions.doubts(3) == ("a", "c")

@@ -12,7 +12,7 @@ INSTALLED   := $(VENV)/.installed
 PROTO_TOOLS := grpcio-tools==1.71.2
 GENERATED   := wire_pb2.py wire_pb2.pyi
 PIP_OPTIONS := --quiet --disable-pip-version-check
-PYTEST      := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -q
+PYTEST      := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal -q
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all faults soak fuzz lint format bench bench-quick proto proto-check dist clean distclean

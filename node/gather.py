@@ -171,6 +171,7 @@ class Gather:
         if left_s := backoff.left_s(self._clock.now()):
             await self._clock.sleep(left_s)
         tally = Tally(self._clock)
+        held = self._spools.held(peer)
         try:
             came = await self._pull(peer, address, wait_round, tally, snapshot)
             if not tally.reason:
@@ -179,6 +180,8 @@ class Gather:
         except (PeerError, DegradedError) as error:
             if isinstance(error, FrameError | EnvelopeError | DegradedError):
                 self._spools.drop(peer)  # more of it would not mend it
+            elif self._spools.held(peer)[1] and self._spools.held(peer) != held:
+                backoff.reset()  # it broke off, but it gets on
             self._fail(peer, tally, error)
         except OSError as error:
             self._spools.drop(peer)

@@ -7,15 +7,14 @@ the very same states: replicas hold P_i at that version, the log can go back to 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..protocol.messages import Edge, Header, Merged
 
-UNANSWERED = 2
-"""So many merges of a neighbour that has not merged us since are let stand: it owes us its half of each, and more at
+UNTOLD = 2
+"""So many merges of a neighbour that does not know of them yet are let stand: it owes us its half of each, and more at
 once would carry it past us."""
 KEEP = 64
 """Own versions whose merges are remembered."""
@@ -31,23 +30,21 @@ class Ledger:
     settled: dict[int, set[str]] = field(default_factory=dict)
     last: dict[str, Merged] = field(default_factory=dict)
     """What the last merge used. Goes into the next header."""
-    unanswered: Counter[str] = field(default_factory=Counter)
-    """How often we merged each neighbour since it last said that it merged us."""
 
     def merged(self, epoch: int, version: int, used: Mapping[str, Merged]) -> None:
         """Note a merge made while our own state was at (epoch, version)."""
         self.close(epoch, version, used)
         self.last = dict(used)
-        self.unanswered.update(used.keys())
 
-    def one_sided(self, peer: str) -> bool:
-        """Whether we should let a neighbour merge us before we merge it once more."""
-        return self.unanswered[peer] >= UNANSWERED
+    def one_sided(self, peer: str, served: tuple[int, int]) -> bool:
+        """Whether a neighbour should hear of our last merges of it before we merge it once more.
 
-    def hear(self, me: str, header: Header) -> None:
-        """Take note of whether the sender of this header has merged us."""
-        if any(edge.peer == me and edge.merged for edge in header.edges):
-            del self.unanswered[header.sender]
+        served: the epoch and version of ours that it holds; a merge at one version is told by the next. It need not
+        merge us for that: who is always late asks all the same, and pays. So two nodes never wait for each other.
+        """
+        epoch, known = served
+        told = known if epoch == self.epoch else 0
+        return sum(version >= told and peer in peers for version, peers in self.settled.items()) >= UNTOLD
 
     def close(self, epoch: int, version: int, peers: Iterable[str]) -> None:
         """Owe these peers nothing for a version of ours: we merged them, or chose not to."""

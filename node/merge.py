@@ -171,7 +171,8 @@ def _unfit(node: Participant, planned: Plan, view: View, peer: str) -> Refusal |
     again = mirrored and node.ledger.settled_with(peer, node.log.epoch, node.log.version, theirs)
     if again:
         return Refusal.REPLAYED
-    return Refusal.ONE_SIDED if mirrored and not planned.everyone and node.ledger.one_sided(peer) else None
+    ahead = mirrored and not planned.everyone and node.ledger.one_sided(peer, node.peers[peer].served)
+    return Refusal.ONE_SIDED if ahead else None
 
 
 def _steps(node: Participant, planned: Plan, replica: Replica) -> tuple[float, float]:

@@ -333,7 +333,6 @@ class Participant:
                 self._pay(theirs, owed)
 
         replica = self.replicas.apply(peer, header, frame, settle)
-        self.ledger.hear(self.name, header)
         place = {"epoch": header.epoch, "from_version": header.from_version, "version": header.version}
         self.events.emit("applied", peer=peer, round=header.round, sha256=header.frame_sha256.hex()[:SHORT], **place)
         if known and not header.from_version:

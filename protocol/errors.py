@@ -88,7 +88,7 @@ SENTENCES: dict[Refusal, str] = {
     Refusal.OVERFLOW: "Applying this would overflow the published state.",
     Refusal.OUT_OF_SEQUENCE: "This does not follow what I hold of you.",
     Refusal.NO_STATISTICS: "What my merge needs to know of your tensors did not come.",
-    Refusal.ONE_SIDED: "You have not merged me for some rounds: I wait until you do.",
+    Refusal.ONE_SIDED: "You have not heard of my last merges of you: I wait until you ask for my state.",
     Refusal.OTHER_VIEW: "You published for other members than I see: this round we do not mix.",
 }
 

@@ -1,4 +1,4 @@
-"""The client side: one cached channel per address, given up when it fails."""
+"""The client side: one cached channel per address, given up when it fails or is of no use any more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import grpc
 
 from .addresses import parse_address
 from .errors import ConfigError, Refusal, TransportError
-from .grpc_settings import CHANNEL_OPTIONS
+from .grpc_settings import CHANNEL_OPTIONS, IDLE_S
 from .limits import MAX_STREAMS_PER_PEER
 from .tls import Tls
 
@@ -34,13 +34,19 @@ class Line:
         # The server refuses more than this per connection; waiting here is better than being refused there.
         self.pulls = asyncio.Semaphore(MAX_STREAMS_PER_PEER)
         self.users = 0
+        self.used = 0.0
+        """When the last of them left, on the loop's clock."""
 
 
 class Channels:
-    """Lines by address. A line that failed is retired: the next call dials anew, without gRPC's back-off."""
+    """Lines by address. A line that failed is retired: the next call dials anew, without gRPC's back-off.
 
-    def __init__(self, tls: Tls | None = None) -> None:
+    So are, when another address is dialled, lines without a call for `idle_s`: peers come back at other addresses.
+    """
+
+    def __init__(self, tls: Tls | None = None, idle_s: float = IDLE_S) -> None:
         self._tls = tls
+        self._idle_s = idle_s
         self._current: dict[str, Line] = {}
         self._open: set[Line] = set()
         self._closed = False
@@ -48,6 +54,8 @@ class Channels:
     @asynccontextmanager
     async def line(self, address: str) -> AsyncIterator[Line]:
         """Lend the line to `address` for one call."""
+        if address not in self._current:
+            await self._hang_up_idle()
         line = self._line(address)
         line.users += 1
         try:
@@ -58,6 +66,7 @@ class Channels:
             raise
         finally:
             line.users -= 1
+            line.used = asyncio.get_running_loop().time()
             if line.users == 0 and self._current.get(address) is not line:
                 await self._hang_up(line)
 
@@ -75,6 +84,13 @@ class Channels:
             self._current[address] = line = Line(_target(address), self._tls)
             self._open.add(line)
         return self._current[address]
+
+    async def _hang_up_idle(self) -> None:
+        since = asyncio.get_running_loop().time() - self._idle_s
+        for address, line in list(self._current.items()):
+            if not line.users and line.used <= since:
+                del self._current[address]
+                await self._hang_up(line)
 
     async def _hang_up(self, line: Line) -> None:
         self._open.discard(line)

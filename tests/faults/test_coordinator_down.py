@@ -71,7 +71,7 @@ def all_stand(seen: Watched, how: str) -> None:
     eventually(lambda: all(standing(node) == (how, how) for node in seen.nodes), f"coordinator and broker are {how}")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("away_s", [pytest.param(10.0), pytest.param(60.0, marks=pytest.mark.slow)])
 def test_nothing_stops_while_coordinator_and_broker_are_away(
     tmp_path: Path, away_s: float, how: signal.Signals

@@ -70,12 +70,10 @@ def round_trips(asks: socket.socket, answers: socket.socket, count: int) -> list
 @needs_lab
 def test_frames_take_the_delay_of_each_direction(net: Lab) -> None:
     with closing(open_port(net.hosts[0])) as a, closing(open_port(net.hosts[1])) as b:
-        direct = statistics.median(round_trips(a, b, 20))
         net.shape([(0, 1)], delay_s=0.02)
         net.shape([(1, 0)], delay_s=0.05)
         far = round_trips(a, b, 20)
         assert min(far) >= 0.07
-        assert statistics.median(far) < 0.07 + 10 * direct + 0.02
         assert net.counters([(0, 1)]).delayed_s >= 20 * 0.02
         assert net.counters([(2, 0), (0, 2)]).delayed_s == 0
 

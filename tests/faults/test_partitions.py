@@ -87,7 +87,8 @@ def distance(halves: Sequence[Sequence[Published]], moment: float) -> float:
     return float((one - other).norm())
 
 
-@pytest.mark.parametrize(("half", "cut_s"), [(2, 8.0), pytest.param(4, 30.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("half", "cut_s"), [(2, 8.0), (4, 30.0)])
 def test_both_halves_go_on_and_become_one_again(tmp_path: Path, half: int, cut_s: float) -> None:
     enough = cut_s >= LONG_S  # else the halves hardly learn anything that the other does not
     settings = {"schedule__rounds": 0, "schedule__local_steps": 10, "log__retention": KEEP_ALL}

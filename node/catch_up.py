@@ -44,14 +44,18 @@ def move_on(node: Participant, planned: Plan, view: View) -> None:
 
 
 def ahead(node: Participant, view: View, round_: int) -> int:
-    """Return the neighbours' median round if it is further ahead than the allowed staleness, else `round_`.
+    """Return the others' median round if it is further ahead than the allowed staleness, else `round_`.
 
-    What they have published and what they say of themselves both count. A schedule's last round is the last. Where
+    What neighbours have published and what members say of themselves both count, those far away too: among neighbours
+    alone a group that fell behind together would keep each other there. A schedule's last round is the last. Where
     nodes merge but once, each trains for all of its rounds, however late.
     """
     if node.schedule.merge != "every":
         return round_
-    middle = median_round(max(_published(node, peer), node.peers[peer].round) for peer in node.partners(view))
+    partners = node.partners(view)
+    heard = {name: node.peers[name].round for name in view.names if name in node.peers and name != node.name}
+    rounds = heard | {peer: max(_published(node, peer), node.peers[peer].round) for peer in partners}
+    middle = median_round(rounds.values())
     middle = min(middle, node.schedule.rounds - 1) if node.schedule.rounds else middle
     return middle if middle - round_ > node.config.round.staleness else round_
 

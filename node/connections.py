@@ -32,6 +32,8 @@ class Connections(Background):
             self.start(name, source.run())
         if isinstance(coordinator := node.sources.get("coordinator"), CoordinatorClient):
             await coordinator.tried.wait()
+            if coordinator.state == "unreachable":
+                node.events.emit("unreachable", name="coordinator", reason=coordinator.trouble)
 
     async def leave(self, node: Participant) -> None:
         """Say everywhere that we leave, then end."""

@@ -59,13 +59,18 @@ def start(config: NodeConfig, mode: Mode = "auto") -> int:
 
 async def _main(config: NodeConfig, mode: Mode) -> int:
     device = choose_device(config.node.device)
-    config, asked = await begun_with(config, mode)
+    found, asked = await begun_with(config, mode)
+    config = found.config
+    say = partial(print, f"[{config.node.name}]", file=sys.stderr, flush=True)
+    for key, value in found.taken.items():
+        say(f"the coordinator suggests {key} = {value!r}")
+    for key in found.ignored:
+        say(f"the coordinator suggests something for {key} that cannot be used: ignored")
     shard = Shard(config.task.index, config.task.count, config.seed)
 
     def workload() -> Workload:
         return TaskWorkload(load_task(config.task.name, shard, config.task.arguments), device)
 
-    say = partial(print, f"[{config.node.name}]", file=sys.stderr, flush=True)
     daemon = Daemon(config, workload, mode, say, asked)
     stop_on_signals(daemon.controls.stop)
     try:

@@ -24,7 +24,7 @@ CONTENTS = (
 """What `--fresh` removes."""
 
 
-async def begun_with(config: NodeConfig, mode: Mode) -> tuple[NodeConfig, dict[str, str]]:
+async def begun_with(config: NodeConfig, mode: Mode) -> tuple[suggestions.Suggested, dict[str, str]]:
     """Lay what a coordinator suggests under a configuration; return what was suggested, too.
 
     A run that goes on is suggested what it began with.
@@ -32,7 +32,7 @@ async def begun_with(config: NodeConfig, mode: Mode) -> tuple[NodeConfig, dict[s
     root = Path(config.node.data_dir)
     begun = mode != "fresh" and (root / CONFIG).exists()
     asked = await suggestions.recall_or_ask(config, DiskStorage(root, lock=False), begun=begun)
-    return suggestions.suggested(config, asked).config, asked
+    return suggestions.suggested(config, asked), asked
 
 
 def prepare(storage: DiskStorage, config: NodeConfig, mode: Mode, asked: Mapping[str, str]) -> None:

@@ -126,7 +126,7 @@ class BaseFetch:
         """
         asked = list(addresses)
         if not asked:
-            raise ConfigError("node.base asks peers, but membership.peers lists none: list one, or give a file")
+            raise ConfigError("node.base asks peers, but membership.peers lists none: add --peer, or give a file")
         await self._clock.work(self._take_up)
         if self._partial is not None and self._partial.right:
             self._partial.close()

@@ -26,7 +26,7 @@ TRIED_AGAIN = 8
 """So many of those who are remembered and not met are tried again at a time."""
 
 MISMATCHES = {
-    Refusal.BASE_MISMATCH: 'start all from one base: node.base = "peers" fetches theirs, a file given to all does too',
+    Refusal.BASE_MISMATCH: 'start all from one base: node.base = "peers" with --fresh takes theirs; or give all a file',
     Refusal.MANIFEST_MISMATCH: "all nodes must train the same model with the same include and exclude",
     Refusal.NETWORK_MISMATCH: "set the same network and run on all nodes",
     Refusal.UNSUPPORTED_VERSION: "install the same version of peermerge on all nodes",
@@ -59,7 +59,19 @@ async def greet_many(node: Participant, addresses: Iterable[str]) -> dict[str, P
         return None
 
     asked = sorted(addresses)
-    return dict(zip(asked, await asyncio.gather(*(one(address) for address in asked)), strict=True))
+    outcome = dict(zip(asked, await asyncio.gather(*(one(address) for address in asked)), strict=True))
+    for address, error in outcome.items():
+        _note_mismatch(node, address, error)
+    return outcome
+
+
+def _note_mismatch(node: Participant, address: str, error: PeerError | None) -> None:
+    """Say once of whom we greet that it can never be merged with: a coordinator or a broker may introduce anybody."""
+    if error is None or error.refusal not in MISMATCHES or error.refusal is Refusal.DUPLICATE_ID:
+        node.mismatches.pop(address, None)
+    elif address not in node.mismatches:
+        node.mismatches[address] = str(error)
+        node.events.emit("mismatch", address=address, reason=str(error), cure=MISMATCHES[error.refusal])
 
 
 async def greet_all(node: Participant, remembered: Collection[Member] = ()) -> list[str]:

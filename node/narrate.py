@@ -40,6 +40,10 @@ def sentence(event: str, fields: dict[str, Any], rounds: int) -> str | None:
             return _round(fields, rounds)
         case "view":
             return f"{fields['name']} {ARRIVALS[fields['state']]}: {fields['members']} members"
+        case "unreachable":
+            return f"{fields['name']}: unreachable ({fields['reason']}); going on without it"
+        case "mismatch":
+            return f"{fields['address']} cannot be merged with: {fields['reason']}; {fields['cure']}"
         case "suspect":
             return f"{fields['name']} does not answer; asking others"
         case "log_epoch":

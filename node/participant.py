@@ -194,6 +194,8 @@ class Participant:
         self.skipped: dict[str, str] = {}
         """Who is left out of the merge under way, and why."""
         self.rng = np.random.default_rng([config.seed, config.task.index, 1])
+        self.mismatches: dict[str, str] = {}
+        """Addresses whose nodes can never be merged with as they are, and why."""
         self.sources: dict[str, Source] = {}
         """What may introduce members besides others of them, where it is configured: a coordinator, a broker."""
         self.telemetry_dropped: Callable[[], int] = lambda: 0

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from ..protocol.errors import PeermergeError, Refusal
 from .backoff import Backoff
 
-LONGEST_REST = 64
+LONGEST_REST = 16
 """Rounds for which a peer that keeps missing deadlines is not waited for, at most."""
+PATIENCE = 3
+"""So many misses running cost no rest: each wait lets a peer that started its round later than we come nearer."""
 
 
 @dataclass(slots=True)
@@ -63,7 +65,8 @@ class PeerRecord:
     def miss(self, round_: int) -> None:
         """Note that a round waited for it up to the deadline, in vain: who keeps missing is waited for ever less."""
         self._missed += 1
-        self._rests_until = round_ + min(LONGEST_REST, 2 ** (self._missed - 1))
+        if self._missed > PATIENCE:
+            self._rests_until = round_ + min(LONGEST_REST, 2 ** (self._missed - PATIENCE))
         self._abreast = self.waited_for = False
 
     def start_over(self) -> None:

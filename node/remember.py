@@ -26,7 +26,11 @@ def remembered(storage: Storage) -> tuple[Member, ...]:
 
 
 async def keep_members(roster: Roster, storage: Storage) -> None:
-    """Write down who is known whenever that changes; a disk that refuses costs no more than that."""
+    """Write down who is known whenever that changes; a disk that refuses costs no more than that.
+
+    Who starts before all others knows nobody yet: what it remembers stays, should it be started again before it meets
+    them.
+    """
     changed = asyncio.Event()
     changed.set()
     roster.watch(lambda before, claim: changed.set())
@@ -34,5 +38,7 @@ async def keep_members(roster: Roster, storage: Storage) -> None:
         await changed.wait()
         changed.clear()
         known = [[m.name, m.address] for m in roster.everybody() if m.name != roster.me.name]
+        if not known:
+            continue
         with suppress(DegradedError):
             await asyncio.to_thread(storage.write, FILE, json.dumps(known).encode(), durable=False)

@@ -19,7 +19,7 @@ from .budget import Budget
 from .gather import Identity
 from .log import PublishedLog
 from .membership import Roster
-from .peers import Peers
+from .peers import PeerRecord, Peers
 
 MAX_WAIT_S = 600.0
 
@@ -121,9 +121,9 @@ class PeerService:
     async def hello(self, request: bytes) -> bytes:
         """Answer a Hello."""
         theirs = Hello.decode(request)
-        self._peers[theirs.name].bytes_in += len(request)
         before = self._membership.get(theirs.name)
         self.welcome(theirs)
+        self._peers[theirs.name].bytes_in += len(request)
         moved = before is not None and before.state.live and before.address != theirs.address
         reply = self.greeting(theirs.name, before if moved else None).encode()
         self._peers[theirs.name].bytes_out += len(reply)
@@ -143,9 +143,10 @@ class PeerService:
         # Not in Hello alone: a greeting may have missed us while we were set back.
         if asked.name in self._membership.view():
             self._compare(asked.have)
-        record = self._peers[asked.name]
+        record = self._account(asked.name)
         record.bytes_in += len(request)
         if not asked.base:
+            record.served = (asked.have.epoch, asked.have.version)  # not what we sent last: it may be lost
             await self._until_published(asked.wait_round, min(asked.wait_s, MAX_WAIT_S))
         for message in self._base_messages(asked) if asked.base else self._messages(asked):
             await self._budget.take(len(message))
@@ -153,6 +154,10 @@ class PeerService:
             yield message
         if not asked.base:
             record.served = (self._log.epoch, self._log.version)
+
+    def _account(self, name: str) -> PeerRecord:
+        """Return somebody's account; strangers, who choose their names, have none that is kept."""
+        return self._peers[name] if self._membership.get(name) is not None else PeerRecord()
 
     def _base_messages(self, asked: PullRequest) -> Iterator[bytes]:
         """Yield the base, from where an earlier transfer of the same broke off."""

@@ -94,6 +94,7 @@ class StatusService:
         node = self._node
         found = [*self.warnings, *node.measuring.warnings, *(a.warning for a in node.alarms if a.warning)]
         found += [f"BUG: a handler failed: {failure!r}" for failure in getattr(node.transport, "failures", [])][-3:]
+        found += [f"{address} cannot be merged with: {reason}" for address, reason in node.mismatches.items()]
         found += [f"{name}: unreachable" for name, source in node.sources.items() if source.state == "unreachable"]
         if node.progress.degraded:
             found.append(f"DEGRADED: {node.progress.degraded}")

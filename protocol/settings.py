@@ -61,7 +61,7 @@ def pairs(option: str, texts: Sequence[str] | None) -> dict[str, Any]:
     split = [(text, *text.partition("=")) for text in texts or ()]
     for text, key, equals, _ in split:
         if not key.strip() or not equals:
-            raise ConfigError(f"{option} {text!r}: write key=value, such as {option} width=64")
+            raise ConfigError(f"{option} {text!r}: write key=value")
     return {key.strip(): parse_value(value.strip()) for _, key, _, value in split}
 
 

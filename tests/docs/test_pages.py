@@ -74,6 +74,8 @@ def test_configuration_on_pages_is_valid(block: str, tmp_path: Path) -> None:
 def test_quoted_errors_are_what_the_code_prints() -> None:
     table = (ROOT / "docs" / "how-to.md").read_text().partition("| message |")[2]
     quoted = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
-    code = "\n".join(path.read_text() for folder in ("node", "protocol", "coordinator") for path in (ROOT / folder).rglob("*.py"))
+    code = "\n".join(
+        path.read_text() for folder in ("node", "protocol", "coordinator") for path in (ROOT / folder).rglob("*.py")
+    )
     assert len(quoted) > 15
     assert [text for text in quoted if text not in code] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -220,6 +221,24 @@ def test_who_is_known_is_kept_in_the_data_directory(tmp_path: Path) -> None:
     asyncio.run(program())
     assert [(m.name, m.address) for m in remembered(storage)] == [("a", "there:1"), ("b", "there:2"), ("c", "there:3")]
     storage.close()
+
+
+def test_who_meets_nobody_forgets_nobody() -> None:
+    storage = MemoryStorage()
+    before = json.dumps([["a", "there:1"]]).encode()
+    storage.write(FILE, before)
+    roster = Roster(Member("me", "pending", 2))
+
+    async def program() -> None:
+        keeping = asyncio.create_task(keep_members(roster, storage))
+        await asyncio.sleep(1)
+        roster.moved("here:1")
+        await asyncio.sleep(1)
+        assert not keeping.done()
+        keeping.cancel()
+
+    run_virtual(program())
+    assert storage.read(FILE) == before
 
 
 @pytest.mark.parametrize(

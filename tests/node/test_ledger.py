@@ -69,6 +69,27 @@ def test_a_new_log_epoch_forgets_what_was_settled_in_the_old_one() -> None:
     assert ledger.settled == {1: {"alice"}}
 
 
+def test_a_neighbour_is_merged_twice_at_most_before_it_hears_of_that() -> None:
+    ledger = Ledger()
+    held = (1, 4)
+    ledger.merged(1, 4, {"alice": used(9)})
+    assert not ledger.one_sided("alice", held)
+    ledger.merged(1, 5, {"alice": used(10)})
+    assert ledger.one_sided("alice", held)
+    assert not ledger.one_sided("bob", held)
+    assert not ledger.one_sided("alice", (1, 5)), "version 5 tells of the first of them"
+    assert ledger.one_sided("alice", (2, 6)), "of another history it says nothing"
+
+
+def test_two_that_merged_each_other_unheard_do_not_wait_for_each_other_for_ever() -> None:
+    ledger = Ledger()
+    for version in (4, 5):
+        ledger.merged(1, version, {"alice": used(version)})
+    ledger.merged(1, 6, {})
+    assert ledger.one_sided("alice", (1, 4)), "nor did she hear of it"
+    assert not ledger.one_sided("alice", (1, 7)), "she asked, and need not have merged us"
+
+
 def test_the_next_header_says_what_was_offered_and_what_was_merged() -> None:
     ledger = Ledger()
     ledger.merged(1, 4, {"bob": used(9, epoch=2), "alice": used(3)})

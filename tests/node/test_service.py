@@ -158,6 +158,38 @@ def test_serving_and_following_take_the_memory_of_a_few_segments_whatever_the_fr
         storage.close()
 
 
+def test_only_those_we_have_met_get_an_account() -> None:
+    log, _ = filled(1)
+    asked = service(log)
+
+    async def program() -> None:
+        for n in range(8):
+            assert [message async for message in asked.pull(replace(ASKED, name=f"stranger{n}").encode())]
+        assert not asked._peers
+        asked._membership.learn([Member("bob", "bob")])
+        assert [message async for message in asked.pull(ASKED.encode())]
+        assert list(asked._peers) == ["bob"]
+
+    run_virtual(program())
+
+
+def test_what_a_peer_says_it_holds_counts_for_more_than_what_it_was_sent() -> None:
+    log, _ = filled(2)
+    asked = service(log)
+    asked._membership.learn([Member("bob", "bob")])
+
+    async def program() -> None:
+        assert [message async for message in asked.pull(ASKED.encode())]
+        assert asked._peers["bob"].served == (1, 2)
+        again = asked.pull(ASKED.encode())
+        await anext(again)
+        assert asked._peers["bob"].served == (0, 0), "it was lost on the way"
+        assert [message async for message in again]
+        assert asked._peers["bob"].served == (1, 2)
+
+    run_virtual(program())
+
+
 def test_strangers_and_nonsense_are_refused() -> None:
     log, _ = filled(1)
     for request in (replace(ASKED, network="other"), replace(ASKED, run="other")):

@@ -303,5 +303,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             lines += differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            lines.append(f"{prefix}{key}: was {a!r}, is {b!r}")
+            lines.append(f"{prefix}{key}: was {_shown(a)}, is {_shown(b)}")
     return lines
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else repr(value)

@@ -282,10 +282,11 @@ class Host:
         incarnation = int(self.disk.read("incarnation") or b"0") + 1
         self.disk.write("incarnation", str(incarnation).encode())
         self.doors.append(self._network.transport(self.name))
+        transport: Any = OwnDoor(self.doors[-1])
         node = Participant(
             self._config,
             PullWorkload(self._config.task.index),
-            OwnDoor(self.doors[-1]),
+            transport,
             VirtualClock(),
             self.disk,
             log,

@@ -44,7 +44,8 @@ class Noisy:
 
 def noisy_workload(config: NodeConfig) -> Workload:
     shard = Shard(config.task.index, config.task.count, config.seed)
-    return TaskWorkload(Noisy(load_task(config.task.name, shard, config.task.arguments)), CPU)
+    task: Any = Noisy(load_task(config.task.name, shard, config.task.arguments))
+    return TaskWorkload(task, CPU)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

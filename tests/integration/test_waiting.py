@@ -93,7 +93,7 @@ def course(rounds: int, fault: Callable[[Mesh, dict[str, float]], Awaitable[None
                 await ill
             found.merged = {node.name: merges(node) for node in mesh.nodes}
             name = mesh.nodes[-1].name
-            found.ends.pop(name), found.deadlines.pop(name)
+            del found.ends[name], found.deadlines[name]
         return found
 
     return run_virtual(program())

@@ -149,5 +149,5 @@ def test_differences_name_keys_and_both_values() -> None:
     old = NodeConfig().model_dump(mode="json")
     new = load(NodeConfig, None, {"schedule.rounds": 31, "publish.bits": 1}).model_dump(mode="json")
     assert differences(old, old) == []
-    assert differences(old, new) == ["publish.bits: was None, is 1.0", "schedule.rounds: was 30, is 31"]
-    assert differences({"a": 1}, {"b": {"c": 2}}) == ["a: was 1, is None", "b: was None, is {'c': 2}"]
+    assert differences(old, new) == ["publish.bits: was not set, is 1.0", "schedule.rounds: was 30, is 31"]
+    assert differences({"a": 1}, {"b": {"c": 2}}) == ["a: was 1, is not set", "b: was not set, is {'c': 2}"]

@@ -37,7 +37,7 @@ from .attachments import Arrivals
 from .config import RoundConfig
 from .deadline import AdaptiveDeadline
 from .events import Events, NoEvents
-from .peers import PeerRecord, Peers
+from .peers import Peers
 from .replicas import Replica
 from .spool import Spool, Spools
 from .tally import Tally
@@ -103,6 +103,8 @@ class Gather:
         self._rng = Random(f"{me.run}/{me.name}/{me.incarnation}")
         self._pulls: dict[str, asyncio.Task[bool]] = {}
         """Those under way, by peer; they may outlive their round."""
+        self._trailing: set[str] = set()
+        """Peers whose pull has brought its newest frame and goes on for what travels behind it."""
         self._broken: BaseException | None = None
         """What a pull died of that no pull should: the next round raises it."""
         self._round = -1
@@ -116,19 +118,23 @@ class Gather:
         self._spools.expire()
         self._round = round_
         started = self._clock.now()
-        waited: dict[asyncio.Task[bool], PeerRecord] = {}
+        waited: dict[asyncio.Task[bool], str] = {}
         others: list[asyncio.Task[bool]] = []
         for peer, address in addresses.items():
             record, task = self._peers[peer], self._pulls.get(peer)
+            if task is not None and peer in self._trailing:
+                task.cancel()  # a newer frame is worth more than what belongs to the last
+                task = None
             record.waited_for = task is None and record.deserves_waiting(round_)
             if task is None and (record.waited_for or not record.backoff.left_s(started)):
                 task = self._start(peer, self._timed(peer, address, round_ if self._sync else -1, started))
             if task is not None and record.waited_for:
-                waited[task] = record
+                waited[task] = peer
             elif task is not None:
                 others.append(task)
         for late in await self._until_enough(waited, started + self.deadline.seconds):
-            waited[late].miss(round_)
+            if waited[late] not in self._trailing:
+                self._peers[waited[late]].miss(round_)
         # The rest have as long as peers usually take: a node that waits for nobody does not run away from all.
         await self._until_enough(others, started + self.deadline.usual_s)
 
@@ -223,12 +229,14 @@ class Gather:
     def _start(self, peer: str, work: Coroutine[None, None, bool]) -> asyncio.Task[bool]:
         task = asyncio.create_task(work, name=f"pull {peer}")
         self._pulls[peer] = task
+        self._trailing.discard(peer)
         task.add_done_callback(partial(self._ended, peer))
         return task
 
     def _ended(self, peer: str, task: asyncio.Task[bool]) -> None:
         if self._pulls.get(peer) is task:
             del self._pulls[peer]
+            self._trailing.discard(peer)
         if not task.cancelled():
             self._broken = task.exception() or self._broken
 
@@ -292,16 +300,20 @@ class Gather:
                     tally.allow(wait_s + STALL_S)
                     async for header, frame, arrivals in frames:
                         newest = None
+                        self._trailing.discard(peer)
                         tally.arrived += 1
                         await self._finished(partial(self._apply, peer, header, frame))
                         tally.applied += 1
                         self._peers[peer].came = header.round
                         newest = files.enter_context(closing(arrivals))
+                        if arrivals.expected:
+                            self._trailing.add(peer)
             except PeerError as error:
                 # What breaks off behind a frame costs what was to come there, and not the frame.
                 if newest is None or not newest.expected or self._spools.held(peer)[0]:
                     raise
                 self._fail(peer, tally, error)
+                self._peers[peer].backoff.reset()
             if newest and (found := newest.result()):
                 await self._finished(partial(self._attach, peer, found))
         return newest is not None

@@ -319,6 +319,7 @@ def test_a_base_goes_out_within_the_bandwidth_and_is_counted() -> None:
         found = storage(1)
         peers = Peers()
         roster = Roster(Member("alice", "alice"), [])
+        roster.learn([Member("new", "new")])
         me, budget = identity("alice", digest(1)), Budget(clock, 100_000)
         serving = PeerService(
             me, publisher(), roster, peers, lambda _: Point(), budget, base=lambda: kept_base(found, MANIFEST)

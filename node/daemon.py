@@ -81,6 +81,14 @@ async def _main(config: NodeConfig, mode: Mode) -> int:
     return 0
 
 
+def grace_s(node: Participant | None) -> float:
+    """Return how long a stop waits for a node; its exchange under way then waits for no peer any more."""
+    if node is None or node.progress.phase not in EXCHANGING:
+        return 0.0
+    node.gather.hurry()  # a published round is also merged and noted: it will not be run again
+    return GRACE_S
+
+
 class Daemon:
     """One participant with its data directory, services and background tasks."""
 
@@ -215,15 +223,8 @@ class Daemon:
         self._background.check()
 
     async def _until_stop(self, main: Awaitable[T]) -> T | None:
-        return await until_stop(main, self.controls.stop, (*self._connections, *self._background), self._grace_s)
-
-    def _grace_s(self) -> float:
-        """Return how long a stop waits; an exchange then waits for no peer any more."""
-        node = self.node
-        if node is None or node.progress.phase not in EXCHANGING:
-            return 0.0
-        node.gather.hurry()  # a published round is also merged and noted: it will not be run again
-        return GRACE_S
+        background = (*self._connections, *self._background)
+        return await until_stop(main, self.controls.stop, background, lambda: grace_s(self.node))
 
     # ---- End. ----
 

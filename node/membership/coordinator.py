@@ -23,6 +23,7 @@ from ...protocol.limits import MAX_VIEW_EPOCH
 from ...protocol.members import Member, MemberState, read_members
 from ...protocol.remote import channel
 from ...protocol.rpc import Stub
+from ..backoff import CAP_S, Backoff
 from ..gather import Identity
 from .roster import Roster
 
@@ -31,8 +32,6 @@ CALL_S = 2.0
 LEAVE_S = 0.5
 WATCH_S = 300.0
 """A stream of views is opened anew after so long."""
-FIRST_PAUSE_S, GROWTH, LONGEST_PAUSE_S = 0.2, 1.6, 5.0
-"""Between attempts to reach it, +-20 %."""
 SOONEST_S, LATEST_S = 0.2, 60.0
 """What we take as time between heartbeats, whatever it says."""
 PACE_S = 0.5
@@ -83,7 +82,7 @@ class CoordinatorClient:
 
     async def run(self) -> None:
         """Stay in touch until cancelled. A coordinator that is away, refuses or talks nonsense is tried again."""
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff()
         while True:
             started = self._clock.now()
             try:
@@ -93,10 +92,11 @@ class CoordinatorClient:
             finally:
                 self.state = "unreachable"
                 self.tried.set()
-            if self._clock.now() - started > LONGEST_PAUSE_S:
-                pause_s = FIRST_PAUSE_S
-            await self._clock.sleep(pause_s * (0.8 + 0.4 * self._rng.random()))
-            pause_s = min(LONGEST_PAUSE_S, pause_s * GROWTH)
+            now = self._clock.now()
+            if now - started > CAP_S:
+                backoff.reset()
+            backoff.fail(now, self._rng)
+            await self._clock.sleep(backoff.left_s(now))
 
     async def leave(self) -> None:
         """Say that we leave, if it ever heard of us and answers soon."""

@@ -33,6 +33,7 @@ from ...protocol.errors import ConfigError, EnvelopeError, PeerError, Refusal
 from ...protocol.limits import MAX_MEMBERS, MAX_PRESENCE_BYTES
 from ...protocol.members import Member, MemberState
 from ...protocol.messages import Envelope
+from ..backoff import CAP_S, Backoff
 from ..gather import Identity
 from ..telemetry import Telemetry
 from .roster import Roster
@@ -43,8 +44,6 @@ KEEPALIVE_S = 5
 """A broker that stopped is noticed within twice this."""
 PATIENCE_S = 5.0
 """For the broker to acknowledge."""
-FIRST_PAUSE_S, GROWTH, LONGEST_PAUSE_S = 0.2, 1.6, 5.0
-"""Between attempts to connect, +-20 %."""
 REPEAT_S = 1.0
 """At most one announcement of ourselves, and one hint about each member, in this time."""
 TELEMETRY_S = 0.5
@@ -144,17 +143,18 @@ class Presence:
 
     async def run(self) -> None:
         """Stay connected until cancelled. A broker that is away, refuses or stops answering is tried again."""
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff()
         while not self._leaving:
             started = self._clock.now()
             try:
                 await self._connect()
             except* MqttError as group:
                 self.trouble = str(group.exceptions[0])
-            if self._clock.now() - started > LONGEST_PAUSE_S:
-                pause_s = FIRST_PAUSE_S
-            await self._clock.sleep(pause_s * (0.8 + 0.4 * self._rng.random()))
-            pause_s = min(LONGEST_PAUSE_S, pause_s * GROWTH)
+            now = self._clock.now()
+            if now - started > CAP_S:
+                backoff.reset()
+            backoff.fail(now, self._rng)
+            await self._clock.sleep(backoff.left_s(now))
 
     async def leave(self) -> None:
         """Publish what is queued, say that we leave, and take our presence back; `run` must still be under way."""

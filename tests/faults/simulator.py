@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from peermerge.node.catch_up import join
 from peermerge.node.config import NodeConfig, load
-from peermerge.node.daemon import EXCHANGING, GRACE_S
+from peermerge.node.daemon import grace_s
 from peermerge.node.events import EventList
 from peermerge.node.greeting import greet_all, keep_greeting
 from peermerge.node.participant import Participant
@@ -33,6 +33,7 @@ from peermerge.node.remember import keep_members, remembered
 from peermerge.node.round import run_round
 from peermerge.node.simulation.memory import torch_threads
 from peermerge.node.storage import Draft, MemoryStorage
+from peermerge.node.supervise import Background, until_stop
 from peermerge.node.tasks import TrainReport
 from peermerge.protocol.clock import VirtualClock, run_virtual
 from peermerge.protocol.errors import DegradedError
@@ -298,39 +299,20 @@ class Host:
         place = {"round": node.round, "epoch": node.log.epoch, "version": node.log.version}
         log.emit("start", incarnation=incarnation, address=self.name, **place)
         self.node = node
-        tasks: list[asyncio.Task[None]] = []
+        background = Background()
         try:
             known = remembered(self.disk)
             await greet_all(node, known)
             jobs = (keep_greeting(node, known), keep_members(node.membership, self.disk), node.gossip.run())
-            tasks += [asyncio.create_task(job, name=f"{self.name} {i}") for i, job in enumerate(jobs)]
-            await self._until_stop(node, tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for i, job in enumerate(jobs):
+                background.start(f"{self.name} {i}", job)
+            await until_stop(self._rounds(node), self._stop, background, lambda: grace_s(node))
+            await background.end()
             self._save(node)
             await node.gossip.leave()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await background.end()
             await node.close()
-
-    async def _until_stop(self, node: Participant, background: Sequence[asyncio.Task[None]]) -> None:
-        rounds = asyncio.create_task(self._rounds(node), name="rounds")
-        stop = asyncio.create_task(self._stop.wait(), name="stop")
-        try:
-            await asyncio.wait([rounds, stop, *background], return_when=asyncio.FIRST_COMPLETED)
-            if stop.done() and node.progress.phase in EXCHANGING:
-                node.gather.hurry()
-                await asyncio.wait([rounds, *background], timeout=GRACE_S, return_when=asyncio.FIRST_COMPLETED)
-            for task in (rounds, *background):
-                if task.done():
-                    task.result()
-        finally:
-            for pending in (rounds, stop):
-                pending.cancel()
-            await asyncio.gather(rounds, stop, return_exceptions=True)
 
     async def _rounds(self, node: Participant) -> None:
         await join(node)

@@ -15,9 +15,10 @@ import grpc
 import pytest
 
 from peermerge.coordinator.server import ROSTER, SERVICE
+from peermerge.node.backoff import CAP_S
 from peermerge.node.gather import Identity
 from peermerge.node.membership import Roster
-from peermerge.node.membership.coordinator import DOUBTS, INTRODUCTIONS, LONGEST_PAUSE_S, CoordinatorClient
+from peermerge.node.membership.coordinator import DOUBTS, INTRODUCTIONS, CoordinatorClient
 from peermerge.protocol import wire_pb2 as wire
 from peermerge.protocol.clock import RealClock
 from peermerge.protocol.errors import ConfigError, EnvelopeError, PeerError, Refusal
@@ -340,7 +341,7 @@ async def test_nonsense_and_silence_are_troubles_and_no_more(told: Liar, trouble
         async with running(alice):
             await eventually(lambda: trouble in alice.client.trouble, "it is noticed")
             calls = told.calls
-            await eventually(lambda: told.calls > calls, f"it is tried again within {LONGEST_PAUSE_S} s")
+            await eventually(lambda: told.calls > calls, f"it is tried again within {CAP_S} s")
         assert alice.roster.everybody() == (claim("alice"),)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -44,6 +46,7 @@ class GrpcServer:
         self._max_rpcs = max_rpcs
         self._options = dict(SERVER_OPTIONS) | {"grpc.max_receive_message_length": max_request_bytes}
         self._server: grpc.aio.Server | None = None
+        self._calls = _Calls()
 
     @property
     def address(self) -> str:
@@ -56,6 +59,7 @@ class GrpcServer:
             options=tuple(self._options.items()),
             maximum_concurrent_rpcs=self._max_rpcs,
             compression=grpc.Compression.NoCompression,
+            interceptors=[self._calls],
         )
         server.add_generic_rpc_handlers(tuple(handlers))
         self._add_health_and_reflection(server)
@@ -72,11 +76,12 @@ class GrpcServer:
                 await self._health.set(name, status)
 
     async def close(self) -> None:
-        """Say so to health watchers, and stop after a short grace."""
+        """Say so to health watchers, stop after a short grace, and return once no handler is at work any more."""
         if self._health is not None:
             await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(GRACE_S)
+            await self._calls.over(GRACE_S)
 
     def _add_health_and_reflection(self, server: grpc.aio.Server) -> None:
         names = [*self._reflection_names]
@@ -85,6 +90,31 @@ class GrpcServer:
             names.append(health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
         if self._reflection_names:
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+
+
+class _Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
+    """The calls that are being answered.
+
+    `Server.stop` returns as soon as it has decided to cancel them. A loop that ends before they have noticed leaves
+    their cleanup undone, and gRPC prints a traceback for each.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Note the task that answers a call; gRPC gives each its own."""
+        if task := asyncio.current_task():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await continuation(details)
+
+    async def over(self, limit_s: float) -> None:
+        """Return once all have ended, or after so many seconds."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=limit_s)
 
 
 def _bind(server: grpc.aio.Server, listen: Address, tls: Tls | None) -> int:

@@ -42,6 +42,8 @@ COMPLAINTS = (
     "a handler failed",
 )
 """What a process prints when something went wrong that nobody handled."""
+SHOWN = 2000
+"""So many characters before and after a complaint are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class Violation:
     node: str
     what: str
     events: tuple[Event, ...] = ()
+    said: str = ""
+    """What the process printed then."""
 
 
 Check = Callable[[Run], Iterator[Violation]]
@@ -105,6 +109,7 @@ def table(violations: Iterable[Violation]) -> str:
     for v in violations:
         lines.append(f"{v.invariant:<4} {v.node:<12} {v.what}")
         lines += [f"       {json.dumps(dict(event), sort_keys=True)}" for event in v.events]
+        lines += [f"       {line}" for line in v.said.splitlines()]
     return "\n".join(lines)
 
 
@@ -286,7 +291,9 @@ def nothing_unhandled(run: Run) -> Iterator[Violation]:
     for node, output in run.outputs.items():
         for complaint in COMPLAINTS:
             if complaint in output:
-                yield Violation("I10", node, f"printed {complaint!r}")
+                where = output.index(complaint)
+                said = output[max(0, where - SHOWN) : where + SHOWN]
+                yield Violation("I10", node, f"printed {complaint!r}", said=said)
 
 
 def all_accounted_for(run: Run) -> Iterator[Violation]:

@@ -306,9 +306,11 @@ def test_files_are_read_with_what_was_rotated_away_what_was_printed_and_what_was
     assert list(run.faults or ()) == list(clean.faults or ())
     assert main([str(tmp_path)]) == 0
     assert "no invariant is violated" in capsys.readouterr().out
-    (tmp_path / "n1.out").write_text("Traceback (most recent call last):")
+    (tmp_path / "n1.out").write_text("Traceback (most recent call last):\n  where\nwhy")
     assert main([str(tmp_path)]) == 1
-    assert "I10" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "I10" in shown
+    assert "why" in shown
 
 
 # ---- Bugs planted in real nodes. ----

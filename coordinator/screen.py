@@ -27,7 +27,8 @@ def screen(address: str, reply: OverviewReply) -> Group:
 
 def _headline(mesh: MeshOverview) -> Text:
     there = sum(MemberState(each.member.state).live for each in mesh.members)
-    return Text.assemble((plain(f"{mesh.network}/{mesh.run}"), "bold"), f": {there} members, epoch {mesh.epoch}")
+    members = "1 member" if there == 1 else f"{there} members"
+    return Text.assemble((plain(f"{mesh.network}/{mesh.run}"), "bold"), f": {members}, epoch {mesh.epoch}")
 
 
 def _members(mesh: MeshOverview) -> Table:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..protocol.clock import Clock
 from ..protocol.errors import ConfigError, EnvelopeError, PeerError, Refusal
 from ..protocol.limits import CHUNK_BYTES, MAX_STREAMS_PER_PEER
 from ..protocol.members import Member
+from .pace import Pace
 from .roster import Heard, Key, Mesh, Roster
 from .saver import Saver
 
@@ -37,37 +38,38 @@ class CoordinatorService:
         self._heartbeat_s = heartbeat_s
         self._suggestions = dict(suggestions)
         self._started = clock.now()
+        self._pace = Pace(clock)
         self._watches: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.warnings: list[str] = []
         """What does not change while it runs."""
 
-    async def join(self, request: wire.JoinRequest, _context: Any) -> wire.JoinReply:
+    async def join(self, request: wire.JoinRequest, context: Any) -> wire.JoinReply:
         """Take up a newcomer and tell it who else is there. Once answered, no kill forgets it."""
-        with self._counted("joins"):
+        async with self._counted("joins", context):
             mesh = self._roster.hear(_key(request), _claim(request.member), self._clock.now())
         await self._saver.saved()
         return wire.JoinReply(view=mesh.view(), heartbeat_s=self._heartbeat_s, suggestions=self._suggestions)
 
-    async def heartbeat(self, request: wire.HeartbeatRequest, _context: Any) -> wire.HeartbeatReply:
+    async def heartbeat(self, request: wire.HeartbeatRequest, context: Any) -> wire.HeartbeatReply:
         """Take up that a member is still there; one that is not known is known by this."""
-        with self._counted("heartbeats"):
+        async with self._counted("heartbeats", context):
             claim, round_ = _claim(request.member), max(-1, request.round)
             mesh = self._roster.hear(_key(request), claim, self._clock.now(), round_=round_, epoch=request.epoch)
         await self._saver.saved()
         view = mesh.view() if request.epoch != mesh.epoch else wire.MeshView(epoch=mesh.epoch)
         return wire.HeartbeatReply(view=view, heartbeat_s=self._heartbeat_s)
 
-    async def leave(self, request: wire.LeaveRequest, _context: Any) -> wire.LeaveReply:
+    async def leave(self, request: wire.LeaveRequest, context: Any) -> wire.LeaveReply:
         """Take up that a member leaves."""
-        with self._counted("leaves"):
+        async with self._counted("leaves", context):
             self._roster.leave(_key(request), _claim(request.member), self._clock.now())
         await self._saver.saved()
         return wire.LeaveReply()
 
     async def watch(self, request: wire.WatchRequest, context: Any) -> AsyncIterator[wire.MeshView]:
         """Tell the view now and whenever it has changed, the newest at a time."""
-        with self._counted("watches"), self._place(context.peer()):
+        async with self._counted("watches", context), self._place(context.peer()):
             key = _key(request)
             mesh = self._roster.find(key)
             while self._roster.meshes.get(key) is mesh:
@@ -76,8 +78,12 @@ class CoordinatorService:
                 await self._clock.sleep(PACE_S * (1 + len(mesh.heard) / PACE_MEMBERS))
                 await changed.wait()
 
-    async def overview(self, _request: wire.OverviewRequest, _context: Any) -> wire.OverviewReply:
+    async def overview(self, _request: wire.OverviewRequest, context: Any) -> wire.OverviewReply:
         """Tell people everything, as far as one message holds it."""
+        async with self._counted("overviews", context):
+            return self._overview()
+
+    def _overview(self) -> wire.OverviewReply:
         reply = wire.OverviewReply(
             software=version("peermerge"),
             uptime_s=self._clock.now() - self._started,
@@ -121,17 +127,18 @@ class CoordinatorService:
             ],
         )
 
-    @contextmanager
-    def _counted(self, what: str) -> Iterator[None]:
+    @asynccontextmanager
+    async def _counted(self, what: str, context: Any) -> AsyncIterator[None]:
         try:
+            await self._pace.keep(context.peer())
             yield
         except PeerError as error:
             self.refusals[error.refusal.name] += 1
             raise
         self._roster.counts[what] += 1
 
-    @contextmanager
-    def _place(self, connection: str) -> Iterator[None]:
+    @asynccontextmanager
+    async def _place(self, connection: str) -> AsyncIterator[None]:
         if self._watches[connection] >= MAX_STREAMS_PER_PEER or self.watchers >= MAX_WATCHES:
             raise PeerError(Refusal.RATE_LIMITED, f"{self.watchers} streams are open")
         self._watches[connection] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+from argparse import ArgumentParser
 
 import grpc
 
@@ -20,7 +20,9 @@ async def ask(address: str) -> StatusReply:
 
 
 if __name__ == "__main__":
-    node = asyncio.run(ask(sys.argv[1]))
+    parser = ArgumentParser(description="Ask a running node how it does.")
+    parser.add_argument("address", metavar="HOST:PORT", help="where the node listens")
+    node = asyncio.run(ask(parser.parse_args().address))
     print(f"{node.node}: round {node.round} of {node.rounds}, {node.phase}, {dict(sorted(node.metrics.items()))}")
     for peer in node.peers:
         print(f"  {peer.name}: merged {peer.merged} x, left out {peer.skipped} x {dict(peer.skipped_reasons)}")

@@ -10,7 +10,7 @@ or both in one process: python wrap_your_loop.py --self-demo
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -78,4 +78,9 @@ def self_demo() -> None:
 
 
 if __name__ == "__main__":
-    self_demo() if sys.argv[1:] == ["--self-demo"] else report(sys.argv[1])
+    parser = ArgumentParser(description="Train one of two nodes, or both.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("name", nargs="?", choices=ADDRESSES, help="the node to train here")
+    what.add_argument("--self-demo", action="store_true", help="train both in this process")
+    chosen = parser.parse_args()
+    self_demo() if chosen.self_demo else report(chosen.name)

@@ -6,19 +6,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from ..protocol.errors import ConfigError
 from ..protocol.limits import GRID_BITS, NODE_NAME
 from ..protocol.settings import STRICT
 from ..protocol.settings import load as load
 from ..protocol.settings import parse as parse
 from ..protocol.settings import parse_value as parse_value
 from ..protocol.settings import put as put
+from .base_source import wanted
+from .broker import parse_broker
+
+
+def _read_by(parser: Callable[[str], object]) -> AfterValidator:
+    """Return what refuses the texts that a parser refuses."""
+
+    def checked(text: str) -> str:
+        try:
+            parser(text)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    return AfterValidator(checked)
+
 
 Name = Annotated[str, Field(pattern=f"^{NODE_NAME}$")]
+DENSITY = 0.1
+"""What is published of sparse tensors where no budget is given."""
 Share = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -209,7 +228,7 @@ class ThisNode(Section):
     """auto, cpu, or cuda:0 and the like."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Of torch and of the codec; 0: torch's own choice, and one per core for the codec."""
-    base: str | None = None
+    base: Annotated[str, _read_by(wanted)] | None = None
     """The weights everybody starts from: a safetensors file; `peers`: what the first peer has; sha256:HEX: what a
     peer has under that digest. Default: the task's initial model."""
     start: Literal["base", "neighbours"] = "base"
@@ -249,7 +268,7 @@ class MembershipConfig(Section):
     """HOST:PORT of a `peermerge-coordinator`: it introduces members. Nothing stops while it is away."""
     suggestions: bool = True
     """Take topology, schedule and density from the coordinator where this file does not set them."""
-    mqtt: str | None = None
+    mqtt: Annotated[str, _read_by(parse_broker)] | None = None
     """mqtt://[USER:PASSWORD@]HOST[:PORT] of a broker where members announce themselves."""
     telemetry: bool = True
     """Publish each round's figures to the broker too."""

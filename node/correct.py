@@ -159,9 +159,8 @@ def _stepped(own: State, other: Contribution, t: int, device: torch.device) -> T
     if own.manifest.tensors[t].full or other.gamma == other.fresh:
         return difference.mul_(other.fresh)
     scaled = difference * other.gamma
-    for state in (own, other.state):
-        index = state.fresh_in(t, device)
-        scaled[index] = difference[index] * other.fresh
+    index = own.fresh_in(t, other.state, device)
+    scaled[index] = difference[index] * other.fresh
     return scaled
 
 

@@ -62,10 +62,8 @@ async def _main(config: NodeConfig, mode: Mode) -> int:
     found, asked = await begun_with(config, mode)
     config = found.config
     say = partial(print, f"[{config.node.name}]", file=sys.stderr, flush=True)
-    for key, value in found.taken.items():
-        say(f"the coordinator suggests {key} = {value!r}")
-    for key in found.ignored:
-        say(f"the coordinator suggests something for {key} that cannot be used: ignored")
+    for sentence in found.sentences:
+        say(sentence)
     shard = Shard(config.task.index, config.task.count, config.seed)
 
     def workload() -> Workload:

@@ -24,7 +24,7 @@ CONTENTS = (
 """What `--fresh` removes."""
 
 
-async def begun_with(config: NodeConfig, mode: Mode) -> tuple[suggestions.Suggested, dict[str, str]]:
+async def begun_with(config: NodeConfig, mode: Mode) -> tuple[suggestions.Suggested, dict[str, str] | None]:
     """Lay what a coordinator suggests under a configuration; return what was suggested, too.
 
     A run that goes on is suggested what it began with.

@@ -7,7 +7,7 @@ ended: with the next peer, or after a restart. Nobody believes the bytes before 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -20,15 +20,12 @@ from ..protocol.messages import Point, PullRequest
 from ..protocol.parts import ANY_BASE, BASE_TAGS, TAG_BASE, AnnouncedBase, pull_parts
 from ..protocol.transport import Transport
 from .base import sizes
+from .base_source import read_digest
 from .config import NodeConfig
 from .gather import STALL_S, Identity
 
 FOLDER = "incoming"
 """Where a base lies until it is whole."""
-PEERS = "peers"
-"""As `node.base`: what the first peer has."""
-DIGEST = "sha256:"
-"""As `node.base`: what a peer has under that digest."""
 FIRST_S = 10.0
 """A peer that has not begun to send by then is left for the next."""
 RETRY_S = 0.5
@@ -39,18 +36,6 @@ FINAL = {
 }
 """Refusals that no waiting cures."""
 NONSENSE = "what it sends is not the base that it announces: list another peer"
-
-
-def wanted(base: str | None) -> bytes | None:
-    """Return the digest that `node.base` asks peers for, or None if it names a file or nothing. Raises ConfigError."""
-    if base == PEERS:
-        return ANY_BASE
-    if base is None or not base.startswith(DIGEST):
-        return None
-    digest = _digest(base.removeprefix(DIGEST))
-    if not digest or digest == ANY_BASE:
-        raise ConfigError(f"node.base = {base!r}: write sha256: and the 64 hexadecimal digits of a base's digest")
-    return digest
 
 
 class Partial:
@@ -119,14 +104,12 @@ class BaseFetch:
         self.received = 0
         """Bytes, over all peers and attempts."""
 
-    async def fetch(self, addresses: Iterable[str]) -> Path:
+    async def fetch(self, known: Callable[[], Awaitable[Iterable[str]]]) -> Path:
         """Return the file with the whole base. Raises ConfigError, TransportError, DegradedError.
 
-        Peers are tried in turn, again and again until none has sent anything for `membership.wait_s`.
+        Whoever is known by then is tried in turn, again and again until none has sent anything for
+        `membership.wait_s`.
         """
-        asked = list(addresses)
-        if not asked:
-            raise ConfigError("node.base asks peers, but membership.peers lists none: add --peer, or give a file")
         await self._clock.work(self._take_up)
         if self._partial is not None and self._partial.right:
             self._partial.close()
@@ -136,7 +119,7 @@ class BaseFetch:
         grown, best = self._clock.now(), self._size
         try:
             while True:
-                for address in asked:
+                for address in await known():
                     if address in errors and _cure(errors[address]):
                         continue
                     try:
@@ -158,8 +141,8 @@ class BaseFetch:
     def _take_up(self) -> None:
         """Find what an earlier start left: of the base that is wanted, or of any if any will do."""
         left = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
-        names = [path.name for path in left if self._wanted in (ANY_BASE, _digest(path.name))]
-        if names and (digest := _digest(names[0])):
+        names = [path.name for path in left if self._wanted in (ANY_BASE, read_digest(path.name))]
+        if names and (digest := read_digest(names[0])):
             self._partial = Partial(self._folder, self._me.manifest, digest)
 
     async def _from(self, address: str) -> Path:
@@ -219,7 +202,14 @@ class BaseFetch:
         return self._partial
 
     def _give_up(self, errors: dict[str, PeerError], *, late: bool) -> None:
-        """Raise if all peers have refused for good, or none was heard of for too long."""
+        """Raise if nobody is or will be known, all have refused for good, or none was heard of for too long."""
+        if not errors:
+            if late or self._config.membership.coordinator is None:
+                raise ConfigError(
+                    "node.base asks peers, but none is known: list one in membership.peers (--peer), set a "
+                    "membership.coordinator that knows one, or give node.base a file"
+                )
+            return
         address, error = sorted(errors.items())[-1]
         if all(_cure(each) for each in errors.values()):
             raise ConfigError(f"no base from {address}: {error}; {_cure(error)}")
@@ -246,12 +236,3 @@ def _cure(error: PeerError) -> str:
     """Return what helps against an error that no waiting cures; nothing if waiting may."""
     hostile = NONSENSE if isinstance(error, FrameError | EnvelopeError) else ""
     return FINAL.get(error.refusal, hostile)
-
-
-def _digest(name: str) -> bytes:
-    """Return the digest that hexadecimal digits stand for, or nothing if they stand for none."""
-    try:
-        digest = bytes.fromhex(name)
-    except ValueError:
-        return b""
-    return digest if len(digest) == len(ANY_BASE) else b""

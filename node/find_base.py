@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import save as save_bytes
@@ -15,14 +16,17 @@ from ..protocol.errors import ConfigError
 from ..protocol.parts import ANY_BASE
 from ..protocol.transport import Transport
 from .base import FILE, read_base
+from .base_source import DIGEST, wanted
 from .config import NodeConfig
 from .data_dir import MANIFEST
 from .events import Events
-from .fetch import DIGEST, FOLDER, BaseFetch, wanted
+from .fetch import FOLDER, BaseFetch
 from .gather import Identity
+from .membership.coordinator import members_of
 from .params import describe, load_tensors, ties
 from .participant import Participant, taking_part
-from .storage import DiskStorage
+from .remember import remembered
+from .storage import DiskStorage, Storage
 from .workload import Workload
 
 
@@ -48,11 +52,19 @@ async def find_base(
     manifest = describe(workload.model, taking_part(workload.model, config))
     me = Identity(config.network, config.run, config.node.name, incarnation, digest, manifest)
     search = BaseFetch(me, config, transport, clock, storage.root / FOLDER)
-    found = await until_stop(search.fetch(config.membership.peers))
+    found = await until_stop(search.fetch(partial(known, config, storage)))
     if found is None:
         return None
     events.emit("base", sha256=found.name, received=search.received)
     return read_base(found, manifest)
+
+
+async def known(config: NodeConfig, storage: Storage) -> list[str]:
+    """Return the addresses to ask: those listed, those that a coordinator names now, and those remembered."""
+    settings = config.membership
+    named = await members_of(config.network, config.run, settings.coordinator) if settings.coordinator else ()
+    others = [m.address for m in (*named, *remembered(storage)) if m.name != config.node.name]
+    return list(dict.fromkeys([*settings.peers, *others]))
 
 
 def keep_base(node: Participant, storage: DiskStorage) -> None:

@@ -16,7 +16,7 @@ from statistics import NormalDist, fmean
 import numpy as np
 
 from ..protocol.limits import MIN_EXPONENT
-from .config import PublishConfig
+from .config import DENSITY, PublishConfig
 from .pieces import octave
 from .rate import Grid, Histogram, Point, bin_edges, curve, for_bits, for_error, grids
 from .sparsify import CODED, DEAD_ZONE, FINEST_STEP, FULL_BITS, LOSSLESS_BITS
@@ -46,7 +46,7 @@ def rate(publish: PublishConfig) -> Rate:
     if publish.relative_error is not None:
         error = publish.relative_error
         return _mean(lambda deviation: for_error(normal(deviation), error, grids(normal(deviation), MIN_EXPONENT)))
-    density = publish.density or 0.1
+    density = publish.density or DENSITY
     return random(density) if publish.sparsifier == "random" else largest(density)
 
 

@@ -141,7 +141,7 @@ class Gather:
     async def refresh(self, addresses: Mapping[str, str]) -> None:
         """Pull from all at once what they have, whatever its round, and wait for it as long as a round would."""
         pulls = [
-            self._pulls.get(peer) or self._start(peer, self._attempt(peer, address, -1))
+            self._pulls.get(peer) or self._start(peer, self._attempt(peer, address, -1, 0.0))
             for peer, address in addresses.items()
         ]
         await self._until_enough(pulls, self._clock.now() + self.deadline.seconds)
@@ -153,7 +153,9 @@ class Gather:
         """
         if peer in self._pulls:
             return False
-        task = self._start(peer, self._attempt(peer, address, wait_round, snapshot=snapshot))
+        # Snapshots of strangers come one after the other: a round waits for none longer than for its neighbours.
+        wait_s = self.deadline.seconds if snapshot else self._rounds.ceiling_s
+        task = self._start(peer, self._attempt(peer, address, wait_round, wait_s, snapshot=snapshot))
         try:
             await asyncio.wait([task])
         finally:
@@ -172,14 +174,16 @@ class Gather:
         if record := self._peers.get(peer):
             record.backoff.reset()
 
-    async def _attempt(self, peer: str, address: str, wait_round: int, *, snapshot: bool = False) -> bool:
+    async def _attempt(
+        self, peer: str, address: str, wait_round: int, wait_s: float, *, snapshot: bool = False
+    ) -> bool:
         backoff = self._peers[peer].backoff
         if left_s := backoff.left_s(self._clock.now()):
             await self._clock.sleep(left_s)
         tally = Tally(self._clock)
         held = self._spools.held(peer)
         try:
-            came = await self._pull(peer, address, wait_round, tally, snapshot)
+            came = await self._pull(peer, address, wait_round, wait_s if wait_round >= 0 else 0.0, tally, snapshot)
             if not tally.reason:
                 backoff.reset()
             return came
@@ -241,12 +245,17 @@ class Gather:
             self._broken = task.exception() or self._broken
 
     async def _timed(self, peer: str, address: str, wait_round: int, started: float) -> bool:
-        came = await self._attempt(peer, address, wait_round)
+        """Pull what a peer has, and again until it has come to our round; a round that waits, waits for that."""
+        record, wait_s = self._peers[peer], self._rounds.ceiling_s
+        came = again = await self._attempt(peer, address, wait_round, wait_s)
+        while again and record.came < wait_round and (left_s := started + wait_s - self._clock.now()) > 0:
+            again = await self._attempt(peer, address, wait_round, left_s)
+            came = again or not record.backoff.failures
         if came:
-            record, arrival_s = self._peers[peer], self._clock.now() - started
+            arrival_s = self._clock.now() - started
             # Who is further behind sees more than the staleness between us, and jumps to our round by itself.
             abreast = not self._sync or record.came >= self._round - self._rounds.staleness - 1
-            record.arrived(arrival_s, self.deadline.seconds / 2, abreast=abreast)
+            record.arrived(self._round, arrival_s, self.deadline.seconds / 2, abreast=abreast)
             self.deadline.observe(arrival_s)
         return came
 
@@ -272,11 +281,10 @@ class Gather:
         finally:
             enough.cancel()
 
-    async def _pull(self, peer: str, address: str, wait_round: int, tally: Tally, snapshot: bool) -> bool:
+    async def _pull(
+        self, peer: str, address: str, wait_round: int, wait_s: float, tally: Tally, snapshot: bool
+    ) -> bool:
         sha256, offset = self._spools.held(peer)
-        # Snapshots of strangers come one after the other: a round waits for none longer than for its neighbours.
-        patience_s = self.deadline.seconds if snapshot else self._rounds.ceiling_s
-        wait_s = patience_s if wait_round >= 0 else 0.0
         request = PullRequest(
             network=self._me.network,
             run=self._me.run,
@@ -305,9 +313,11 @@ class Gather:
                         await self._finished(partial(self._apply, peer, header, frame))
                         tally.applied += 1
                         self._peers[peer].came = header.round
-                        newest = files.enter_context(closing(arrivals))
-                        if arrivals.expected:
-                            self._trailing.add(peer)
+                        files.enter_context(closing(arrivals))
+                        if header.round >= wait_round:  # behind an older one nothing comes
+                            newest = arrivals
+                            if arrivals.expected:
+                                self._trailing.add(peer)
             except PeerError as error:
                 # What breaks off behind a frame costs what was to come there, and not the frame.
                 if newest is None or not newest.expected or self._spools.held(peer)[0]:
@@ -316,7 +326,7 @@ class Gather:
                 self._peers[peer].backoff.reset()
             if newest and (found := newest.result()):
                 await self._finished(partial(self._attach, peer, found))
-        return newest is not None
+        return tally.applied > 0
 
     async def _finished(self, job: Callable[[], object]) -> None:
         """Run a job on states to its end, even if we are cancelled meanwhile: they are in its hands."""

@@ -46,6 +46,11 @@ class Ledger:
         told = known if epoch == self.epoch else 0
         return sum(version >= told and peer in peers for version, peers in self.settled.items()) >= UNTOLD
 
+    def told(self, peer: str) -> int:
+        """Return our newest version that can tell a peer of a merge for which it may owe its half; 0 if none does."""
+        # A copy: the worker may be merging.
+        return max((version + 1 for version, peers in list(self.settled.items()) if peer in peers), default=0)
+
     def close(self, epoch: int, version: int, peers: Iterable[str]) -> None:
         """Owe these peers nothing for a version of ours: we merged them, or chose not to."""
         if epoch != self.epoch:

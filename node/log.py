@@ -144,9 +144,12 @@ class PublishedLog:
             self._sweep()
         return entry
 
-    def plan(self, have: Point, *, snapshot: bool = False) -> list[str]:
-        """Return the names of the entries that bring somebody from `have` to the head, cheapest first."""
-        return self._index.plan(have, snapshot=snapshot)
+    def plan(self, have: Point, *, snapshot: bool = False, through: int = 0) -> list[str]:
+        """Return the names of the entries that bring somebody from `have` to the head, cheapest first.
+
+        No snapshot stands in for deltas up to version `through`, as long as they are kept.
+        """
+        return self._index.plan(have, snapshot=snapshot, through=through)
 
     def contradicts(self, held: Point) -> bool:
         """Whether a peer holds a point of ours that this log does not lead to: then it needs a new epoch."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..protocol.blob import Beginning, Blob, sha256
 from ..protocol.errors import EnvelopeError, Refusal
@@ -38,7 +39,7 @@ class Entry:
         envelope = bytes(file.read(start, length))
         if hashlib.sha256(envelope).digest() != digest:
             raise EnvelopeError(Refusal.DIGEST_MISMATCH, "envelope")
-        return cls(Header.decode(Envelope.decode(envelope).header), envelope, Beginning(file, start))
+        return cls(_header(envelope), envelope, Beginning(file, start))
 
     def trailer(self) -> bytes:
         """Return what stands behind the frame in a file."""
@@ -54,3 +55,9 @@ class Entry:
     def __len__(self) -> int:
         """Size of the file."""
         return len(self.frame) + len(self.envelope) + _TRAILER.size
+
+
+@lru_cache(maxsize=16)
+def _header(envelope: bytes) -> Header:
+    """Return the header of an envelope of ours; neighbours ask for the same few one after the other."""
+    return Header.decode(Envelope.decode(envelope).header)

@@ -93,14 +93,17 @@ class Index:
         """Return the bytes of the deltas after a version."""
         return sum(self.sizes[name] for (kind, v), name in self.names.items() if kind == "delta" and v > version)
 
-    def plan(self, have: Point, *, snapshot: bool) -> list[str]:
-        """Return the names of the entries that lead from `have` to the head, cheapest first."""
+    def plan(self, have: Point, *, snapshot: bool, through: int) -> list[str]:
+        """Return the names of the entries that lead from `have` to the head, cheapest first, deltas up to `through`."""
         tail = None if snapshot else self._tail(have)
         if tail == []:
             return []
         start = [self.names["snapshot", self.snapshot]] if self.snapshot else []
         fresh = start + (self.deltas(self.snapshot) or [])
-        return tail if tail is not None and self._cost(tail) <= self._cost(fresh) else fresh
+        if tail is None:
+            return fresh
+        fresh = tail[: max(0, through - have.version)] + fresh
+        return tail if self._cost(tail) <= self._cost(fresh) else fresh
 
     def deltas(self, version: int) -> list[str] | None:
         """Return the names of the deltas that lead from a version to the head, or None if one of them is gone."""

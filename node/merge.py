@@ -60,6 +60,8 @@ def merge(node: Participant, planned: Plan, view: View, offers: Mapping[str, flo
     node.skipped = {}
     for peer in node.strangers(view, offers) if planned.everyone else ():
         node.replicas.forget(peer)
+    # Who is no partner and comes back after more rounds than a tail holds needs a snapshot all the same.
+    node.replicas.tidy(node.partners(view), planned.round - node.config.log.retention)
     return {peer: merged.weight for peer, merged in used.items()}
 
 

@@ -135,8 +135,7 @@ class Parameters:
 
     def place(self, t: int) -> slice:
         """Return where tensor t lies in a flat vector."""
-        start = int(self.manifest.starts[t])
-        return slice(start, start + self.manifest.tensors[t].size)
+        return self.manifest.places[t]
 
     def beyond(self, state: State) -> Vector:
         """Return tau - P where it lies: on the host or on the device."""

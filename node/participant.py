@@ -80,7 +80,8 @@ class Progress:
     consensus: float = 0.0
     frame_bytes: int = 0
     unpaid_weight: float = 0.0
-    degraded: str = ""
+    degraded: dict[str, str] = field(default_factory=dict)
+    """What the disk refuses, and why."""
     exchange_s: float = 0.0
     """Real seconds spent in rounds beyond training and evaluation, in total."""
     exchanges: int = 0
@@ -234,6 +235,7 @@ class Participant:
             self.gossip.answer,
             lambda: kept_base(self.storage, self.manifest),
             lambda: self.round,
+            lambda name: self.ledger.told(name) if self.mirrored else 0,
         )
         self.gather = Gather(
             self.identity,
@@ -328,18 +330,16 @@ class Participant:
 
     def follow(self, peer: str, header: Header, frame: Blob) -> Replica:
         """Apply a frame to a peer's replica, first paying back what the peer merged of us and we missed of it."""
-        known = self.replicas.get(peer) is not None
 
-        def settle(theirs: State) -> None:
+        def settle(theirs: State | None) -> None:
             if self.mirrored and (owed := self.ledger.settle(self.name, header)):
                 self._pay(theirs, owed)
 
         replica = self.replicas.apply(peer, header, frame, settle)
         place = {"epoch": header.epoch, "from_version": header.from_version, "version": header.version}
         self.events.emit("applied", peer=peer, round=header.round, sha256=header.frame_sha256.hex()[:SHORT], **place)
-        if known and not header.from_version:
-            edges = [e.merged for e in header.edges if e.peer == self.name and e.merged]
-            self.progress.unpaid_weight += sum(merged.weight for merged in edges)
+        if header.version > 1 and not header.from_version:
+            settle(None)  # a snapshot tells of a merge and not of the state it was made with
         return replica
 
     def measure(self) -> None:
@@ -374,9 +374,9 @@ class Participant:
         ):
             self.debt[self.params.place(t)] += correction
 
-    def _pay(self, theirs: State, owed: Merged) -> None:
-        own = self.log.state_at(owed.version)
-        if own is None:
+    def _pay(self, theirs: State | None, owed: Merged) -> None:
+        own = None if theirs is None else self.log.state_at(owed.version)
+        if theirs is None or own is None:
             self.progress.unpaid_weight += owed.weight
         else:
             self.owe(own, Contribution("", theirs, owed.weight, owed.gamma, owed.fresh))

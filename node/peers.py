@@ -52,12 +52,13 @@ class PeerRecord:
         """Whether a round should wait for it: one failure may be chance, and who fell behind has to come abreast."""
         return self.backoff.failures <= 1 and self._abreast and round_ >= self._rests_until
 
-    def arrived(self, arrival_s: float, gain_s: float, *, abreast: bool) -> None:
+    def arrived(self, round_: int, arrival_s: float, gain_s: float, *, abreast: bool) -> None:
         """Note an arrival so long after our publishing, and whether it was of our round.
 
-        In time, or sooner than the last by `gain_s`: then waiting for it is not in vain.
+        In time, or sooner than the last by `gain_s`: then waiting for it is not in vain. While it rests it always comes
+        sooner: we were not held up.
         """
-        if self.waited_for or arrival_s <= self.arrival_s - gain_s:
+        if self.waited_for or (round_ >= self._rests_until and arrival_s <= self.arrival_s - gain_s):
             self._missed = 0
         self._abreast = self._abreast or abreast
         self.arrival_s = arrival_s

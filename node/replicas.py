@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,8 @@ from .statistics import Measured
 
 Pool = MutableMapping[bytes, State]
 Levels = npt.NDArray[np.int32]
+LEVELS = ".levels"
+"""What the files that hold a replica's levels are called behind its peer's name."""
 
 
 @dataclass(slots=True)
@@ -104,7 +106,8 @@ class Replicas:
     ) -> Replica:
         """Apply a verified frame of a checked header; `before` sees the state that the frame extends.
 
-        Raises PeerError, changes nothing and never calls `before` if the frame is not what its header promises.
+        Raises PeerError, changes nothing and never calls `before` if the frame is not what its header promises. Where
+        the state does not come out, what is held of the peer may be at fault: it is forgotten, and a snapshot is next.
         """
         self.check(peer, header)
         replica = self.get(peer)
@@ -130,6 +133,13 @@ class Replicas:
             with suppress(OSError):
                 self._levels_path(peer).unlink()
 
+    def tidy(self, kept: Collection[str], oldest: int) -> None:
+        """Drop those of others than `kept` that have brought nothing since a round, also of an earlier process."""
+        found = {path.name.removesuffix(LEVELS) for path in self._folder.glob(f"*{LEVELS}")} if self._folder else set()
+        for peer in (found | self._held.keys()) - set(kept):
+            if (replica := self.get(peer)) is None or replica.round < oldest:
+                self.forget(peer)
+
     def flush(self) -> None:
         """Hand memory-mapped levels to the disk."""
         for replica in self._held.values():
@@ -148,6 +158,8 @@ class Replicas:
         shared = None if self._pool is None else self._pool.get(header.chain)
         step = shared or target.prepare(Frame.open(frame, self._manifest), threads=self._threads)
         if step.digest != header.state:
+            if state is not None:
+                self.forget(peer)
             raise EnvelopeError(Refusal.DIGEST_MISMATCH, f"{peer}: state of version {header.version}")
         if state is not None and before:
             before(state)
@@ -226,7 +238,7 @@ class Replicas:
                 self._mark_path(peer).unlink()
 
     def _levels_path(self, peer: str) -> Path:
-        return Path(self._folder or "") / f"{peer}.levels"
+        return Path(self._folder or "") / f"{peer}{LEVELS}"
 
     def _mark_path(self, peer: str) -> Path:
         return Path(self._folder or "") / f"{peer}.mark"

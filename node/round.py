@@ -22,6 +22,8 @@ from .tasks import TrainReport
 
 SLICE = 50
 """Training steps between two chances to stop."""
+PUBLISH, CHECKPOINT = "publish", "checkpoint"
+"""What a disk may refuse; each counts as refused until it succeeds."""
 
 
 async def run_round(node: Participant, cost_s: float = 0.0) -> None:
@@ -80,11 +82,10 @@ async def publish(
             await node.clock.work(lambda: node.log.restart(node.service.contradicted + 1, template))
             node.events.emit("log_epoch", round=planned.round, epoch=node.log.epoch)
         await node.clock.work(lambda: _append(node, planned, view, offers, report))
-        node.progress.degraded = ""
+        node.progress.degraded.pop(PUBLISH, None)
         node.unpublished = None
     except DegradedError as error:
-        node.progress.degraded = str(error)
-        node.events.emit("degraded", round=planned.round, reason=str(error))
+        _degrade(node, PUBLISH, planned.round, error)
         await node.clock.work(lambda: _advance(node))
         return
     except FrameError as error:
@@ -208,7 +209,11 @@ async def checkpoint(node: Participant) -> None:
     try:
         await node.clock.work(node.save)
         node.events.emit("checkpoint", round=node.round, epoch=node.log.epoch, version=node.log.version)
-        node.progress.degraded = ""
+        node.progress.degraded.pop(CHECKPOINT, None)
     except DegradedError as error:
-        node.progress.degraded = str(error)
-        node.events.emit("degraded", round=node.round, reason=str(error))
+        _degrade(node, CHECKPOINT, node.round, error)
+
+
+def _degrade(node: Participant, what: str, round_: int, error: DegradedError) -> None:
+    node.progress.degraded[what] = str(error)
+    node.events.emit("degraded", round=round_, reason=str(error))

@@ -39,9 +39,11 @@ class PeerService:
         gossip: Callable[[bytes], Awaitable[bytes]] | None = None,
         base: Callable[[], Blob | None] = lambda: None,
         round_: Callable[[], int] = lambda: 0,
+        told: Callable[[str], int] = lambda name: 0,
     ) -> None:
         # attached: what is kept of the attachments that a header announces, by place. gossip: who answers it.
         # base: the base as it travels, if it is kept. round_: the round we are in.
+        # told: the newest version whose header somebody must see, to return a merge that it missed.
         self._me = me
         self._log = log
         self._membership = membership
@@ -52,6 +54,7 @@ class PeerService:
         self._gossip = gossip
         self._base = base
         self._round_now = round_
+        self._told = told
         self._published = asyncio.Condition()
         self._parked = 0
         self._announced = -1
@@ -136,7 +139,7 @@ class PeerService:
         return await self._gossip(request)
 
     async def pull(self, request: bytes) -> AsyncIterator[bytes]:
-        """Stream what leads from the asker's point to our head, once the round it waits for is published."""
+        """Stream what leads from the asker's point to our head, if need be once the round it waits for is published."""
         asked = PullRequest.decode(request)
         if (asked.network, asked.run) != (self._me.network, self._me.run):
             raise EnvelopeError(Refusal.NETWORK_MISMATCH, f"{asked.network}/{asked.run}")
@@ -147,7 +150,8 @@ class PeerService:
         record.bytes_in += len(request)
         if not asked.base:
             record.served = (asked.have.epoch, asked.have.version)  # not what we sent last: it may be lost
-            await self._until_published(asked.wait_round, min(asked.wait_s, MAX_WAIT_S))
+            if not self._helps(asked):
+                await self._until_published(asked.wait_round, min(asked.wait_s, MAX_WAIT_S))
         for message in self._base_messages(asked) if asked.base else self._messages(asked):
             await self._budget.take(len(message))
             record.bytes_out += len(message)
@@ -174,8 +178,15 @@ class PeerService:
         except (DataDirError, OSError) as error:
             raise TransportError(Refusal.TRANSPORT, "my file of the base cannot be read") from error
 
+    def _helps(self, asked: PullRequest) -> bool:
+        """Whether what we have brings the asker on, be it short of the round it waits for: then it asks again.
+
+        A snapshot is sent once. To who holds a history that we lost nothing leads before we open a new epoch.
+        """
+        return not asked.snapshot and not self._log.contradicts(asked.have) and bool(self._log.plan(asked.have))
+
     def _messages(self, asked: PullRequest) -> Iterator[bytes]:
-        names = self._log.plan(asked.have, snapshot=asked.snapshot)
+        names = self._log.plan(asked.have, snapshot=asked.snapshot, through=self._told(asked.name))
         for number, name in enumerate(names):
             try:
                 entry = self._log.read(name)
@@ -183,8 +194,9 @@ class PeerService:
                 known = not number and asked.partial == entry.header.frame_sha256
                 resumed = known and asked.offset <= len(entry.frame)
                 offset = asked.offset if resumed else 0
-                # Only the head's attachments are of use.
-                attached = self._attached(entry.header) if number == len(names) - 1 else {}
+                # Only the head's attachments are of use, if it is of the round that is to be merged.
+                useful = number == len(names) - 1 and entry.header.round >= asked.wait_round
+                attached = self._attached(entry.header) if useful else {}
                 yield from pull_messages(entry.envelope, entry.frame, offset, self._budget.portion, attached)
             except DataDirError as error:
                 raise TransportError(Refusal.TRANSPORT, "my log was compacted meanwhile; ask again") from error

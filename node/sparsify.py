@@ -27,7 +27,7 @@ from ..protocol.delta import Delta
 from ..protocol.errors import DivergedError
 from ..protocol.manifest import Manifest
 from .allocation import Offers, each_bits, each_error, offers, share_bits, share_error
-from .config import PublishConfig
+from .config import DENSITY, PublishConfig
 from .pieces import Choice, Group, Piece, Pieces, Update, delta_of, group_of, largest, left_behind, octave, quantised
 from .rate import Curve, Grid, Histogram, Point, grids
 from .selection import approximate_cut, cut, draw
@@ -110,7 +110,7 @@ def _sparse(update: Update, tensors: list[int], publish: PublishConfig, rng: np.
     if (target := _target(publish)) is not None:
         return _on_target(update, one_by_one, pick, target)
     groups = one_by_one if publish.selection == "tensor" else _groups(update, [tensors])
-    density = publish.density or 0.1
+    density = publish.density or DENSITY
     if publish.sparsifier == "random":
         return quantised(update, groups, (_at_random(update, group, density, rng) for group in groups))
     return quantised(update, groups, (_largest(update, group, pick, density) for group in groups))

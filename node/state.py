@@ -137,23 +137,23 @@ class State:
         mine, theirs = int(self.exponents[t]), int(other.exponents[t])
         if mine == theirs:
             # Both below 2^30: the difference fits int32.
-            return (self._part(t, device) - other._part(t, device)).float() * math.ldexp(1.0, mine)
+            return (self._part(t, device) - other._part(t, device)).float().mul_(math.ldexp(1.0, mine))
         return (self._exact(t, device) - other._exact(t, device)).float()
 
     def _exact(self, t: int, device: torch.device) -> Tensor:
         # A product with a power of two is exact on every device; a device's own pow or ldexp need not be.
         return self._part(t, device).double() * math.ldexp(1.0, int(self.exponents[t]))
 
-    def fresh_in(self, t: int, device: torch.device) -> Tensor:
-        """Return the positions within tensor t that the newest frame brought."""
+    def fresh_in(self, t: int, other: State, device: torch.device) -> Tensor:
+        """Return the positions within tensor t that the newest frame of this state or of the other brought."""
         start, end = (int(place) // 8 for place in self.manifest.starts[t : t + 2])
-        bits = np.unpackbits(self.fresh[start:end], bitorder="little").view(np.bool_)
-        return torch.from_numpy(np.flatnonzero(bits)).to(device)
+        mine, theirs = self.fresh[start:end], other.fresh[start:end]
+        either = mine | theirs if len(mine) == len(theirs) else max(mine, theirs, key=len)  # one may be unknown
+        bits = np.unpackbits(either, bitorder="little").view(np.bool_)
+        return torch.from_numpy(bits.nonzero()[0]).to(device)
 
     def _part(self, t: int, device: torch.device) -> Tensor:
-        start = int(self.manifest.starts[t])
-        part = self.levels[start : start + self.manifest.tensors[t].size]
-        return torch.from_numpy(part).to(device)
+        return torch.from_numpy(self.levels[self.manifest.places[t]]).to(device)
 
     def _check_shifts(self, shifts: npt.NDArray[np.int64]) -> None:
         for t in np.flatnonzero(shifts):

@@ -96,8 +96,7 @@ class StatusService:
         found += [f"BUG: a handler failed: {failure!r}" for failure in getattr(node.transport, "failures", [])][-3:]
         found += [f"{address} cannot be merged with: {reason}" for address, reason in node.mismatches.items()]
         found += [f"{name}: unreachable" for name, source in node.sources.items() if source.state == "unreachable"]
-        if node.progress.degraded:
-            found.append(f"DEGRADED: {node.progress.degraded}")
+        found += [f"DEGRADED: {reason}" for reason in node.progress.degraded.values()]
         if node.config.node.insecure:
             found.append("INSECURE: plain text beyond the loopback interface is allowed")
         return found

@@ -16,7 +16,7 @@ from ..protocol.errors import ConfigError, DataDirError, PeerError
 from ..protocol.remote import channel
 from ..protocol.rpc import Stub
 from ..protocol.wire_pb2 import DESCRIPTOR, OverviewReply, OverviewRequest
-from .config import NodeConfig, parse, put
+from .config import DENSITY, NodeConfig, parse, put
 from .storage import Storage
 from .topology import make_topology
 
@@ -34,21 +34,37 @@ class Suggested:
     taken: dict[str, Any]
     ignored: tuple[str, ...]
     """Keys that are not for a coordinator to suggest, or whose values no node could use."""
+    answered: bool = True
+
+    @property
+    def sentences(self) -> list[str]:
+        """What a person should know of them."""
+        lines = [f"the coordinator suggests {key} = {value!r}" for key, value in self.taken.items()]
+        lines += [f"the coordinator suggests something for {key} that cannot be used: ignored" for key in self.ignored]
+        if not self.answered and (missed := _missed(self.config)):
+            lines.append(
+                f"the coordinator at {self.config.membership.coordinator} does not answer: what it may suggest is "
+                f"missed, this run begins with {', '.join(missed)}, and later starts keep that; --fresh asks again"
+            )
+        return lines
 
 
-async def ask(address: str, timeout_s: float = ASK_S) -> dict[str, str]:
-    """Return what the coordinator suggests; nothing if it does not answer."""
+async def ask(address: str, timeout_s: float = ASK_S) -> dict[str, str] | None:
+    """Return what the coordinator suggests; None if it does not answer."""
     async with channel(parse_address(address)) as line:
         try:
             stub = Stub(line, DESCRIPTOR.services_by_name["Coordinator"])
             reply: OverviewReply = await stub.call("Overview", OverviewRequest(), timeout_s)
         except PeerError:
-            return {}
+            return None
     return dict(reply.suggestions)
 
 
-async def recall_or_ask(config: NodeConfig, storage: Storage, *, begun: bool) -> dict[str, str]:
-    """Return what the run in a data directory began with or, for a run that begins, what is suggested now."""
+async def recall_or_ask(config: NodeConfig, storage: Storage, *, begun: bool) -> dict[str, str] | None:
+    """Return what the run in a data directory began with or, for a run that begins, what is suggested now.
+
+    None: the coordinator does not answer.
+    """
     if config.membership.coordinator is None or not config.membership.suggestions:
         return {}
     if begun:
@@ -71,8 +87,10 @@ def keep(storage: Storage, suggestions: Mapping[str, str]) -> None:
     storage.write(FILE, json.dumps(dict(suggestions), indent=1, sort_keys=True).encode())
 
 
-def suggested(config: NodeConfig, suggestions: Mapping[str, str]) -> Suggested:
+def suggested(config: NodeConfig, suggestions: Mapping[str, str] | None) -> Suggested:
     """Lay suggestions over a configuration, where the user set nothing else; what does not fit is left out."""
+    if suggestions is None:
+        return Suggested(config, {}, (), answered=False)
     values, ignored = protocol.read(suggestions)
     free = {key: value for key, value in values.items() if not _chosen(config, key)}
     taken: dict[str, Any] = {}
@@ -106,6 +124,17 @@ def _chosen(config: NodeConfig, key: str) -> bool:
     if key in ("topology.name", "topology.parameters"):
         return not given.isdisjoint(("name", "parameters"))
     return name in given
+
+
+def _missed(config: NodeConfig) -> list[str]:
+    """Return what is left to a coordinator, each with the default that counts without one."""
+    defaults = config.model_dump() | {"publish": {"density": DENSITY}}
+    return [f"{key} = {_at(defaults, key)!r}" for key in protocol.SUGGESTIBLE if not _chosen(config, key)]
+
+
+def _at(data: Mapping[str, Any], key: str) -> object:
+    section, name = key.split(".")
+    return data[section][name]
 
 
 def _of(values: Mapping[str, Any], prefix: str) -> list[str]:

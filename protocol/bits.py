@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,6 @@ from .errors import FrameError, Refusal
 Integers: TypeAlias = npt.NDArray[np.int64]
 Places: TypeAlias = npt.NDArray[np.int32]
 """Positions within a segment."""
-Count = TypeVar("Count", int, Integers)
 
 ESCAPE: Final = 255
 """A byte of a gap plane that adds 255 to the quotient and passes on to the next byte."""
@@ -23,8 +22,8 @@ BLOCK_BYTES: Final = 1 << 13
 """Bits are looked for in so many bytes at a time."""
 
 
-def plane_bytes(bits: Count) -> Count:
-    """Return the length of a plane of this many bits, or the lengths of several."""
+def plane_bytes(bits: int) -> int:
+    """Return the length of a plane of this many bits."""
     return (bits + 7) // 8
 
 

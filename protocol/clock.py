@@ -94,7 +94,9 @@ class _JumpingSelector(selectors.DefaultSelector):
         self.now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Poll; if nothing is ready, jump."""
+        """Poll, unless there is something to do anyway; if nothing is ready, jump."""
+        if timeout == 0:
+            return []
         ready = super().select(0)
         if not ready and timeout is None:
             raise RuntimeError("every task waits and no timer is set: the virtual program is stuck")

@@ -181,6 +181,8 @@ class Frame:
         self.exponents = exponents
         self._blob = blob
         self._table = table
+        self._alone: Part | None = None
+        """The part of a frame that has no other, once it was decoded: whoever checks a frame then applies it."""
 
     @classmethod
     def open(cls, frame: Buffer | Blob, manifest: Manifest) -> Frame:
@@ -194,20 +196,31 @@ class Frame:
 
     def map(self, function: Callable[[Part], Result], threads: int = 1, *, most: int = GROUP) -> Iterator[Result]:
         """Yield what a function gives for each part, in order; parts are decoded and given to it on several threads."""
-        planes = segments.plane_sizes(self._table)
-        lengths = planes.sum(axis=1)
-        begins = self.header.body_start + np.cumsum(lengths) - lengths
-        sizes = self.header.segment_sizes()
-        used = np.flatnonzero(self._table["counts"][:, 0])
+        if self._alone is not None:
+            return map(function, [self._alone])
 
-        def decoded(number: int) -> Result:
-            body = memoryview(self._blob.read(int(begins[number]), int(lengths[number])))
-            segment = segments.read(self._table[number], planes[number].tolist(), body)
-            start, size = number << self.header.log2_segment, int(sizes[number])
-            places, levels = segments.decode(segment, size)
-            return function(Part(start, size, places, levels, runs(self.manifest, start, size, places)))
+        def decoded(where: tuple[int, int]) -> Result:
+            return function(self._part(*where))
 
-        return ordered(decoded, used.tolist(), threads, most)
+        return ordered(decoded, list(self._used()), threads, most)
+
+    def _used(self) -> Iterator[tuple[int, int]]:
+        """Yield the number of each segment with entries, and where its body begins."""
+        begin = self.header.body_start
+        for number, record in enumerate(segments.records(self._table)):
+            if record.counts[0]:
+                yield number, begin
+                begin += sum(record.sizes)
+
+    def _part(self, number: int, begin: int) -> Part:
+        (record,) = segments.records(self._table[number : number + 1])
+        body = memoryview(self._blob.read(begin, sum(record.sizes)))
+        start, size = number << self.header.log2_segment, self.header.segment_size(number)
+        places, levels = segments.decode(segments.read(record, body), size)
+        part = Part(start, size, places, levels, runs(self.manifest, start, size, places))
+        if len(places) == self.header.entries:
+            self._alone = part
+        return part
 
     def add_to(self, levels: npt.NDArray[np.int32], threads: int = 1) -> None:
         """Add the entries to an accumulator of the same grid, (N,). Raises FrameError; then some stay added."""
@@ -221,10 +234,10 @@ class Frame:
 
 def runs(manifest: Manifest, start: int, size: int, places: Places) -> tuple[Run, ...]:
     """Split ascending places of a segment into runs, a tensor each. Raises FrameError if one lies in the padding."""
-    first = int(np.searchsorted(manifest.starts, start, side="right")) - 1
-    last = int(np.searchsorted(manifest.starts, start + size, side="left"))
-    begins = manifest.starts[first:last] - start
-    cuts = np.searchsorted(places, np.append(begins, size).astype(np.int32)).tolist()
+    starts = manifest.starts
+    first, last = int(starts.searchsorted(start, side="right")) - 1, int(starts.searchsorted(start + size))
+    begins = (starts[first:last] - start).astype(np.int32)
+    cuts = [*places.searchsorted(begins).tolist(), len(places)]
     split = tuple(Run(t, cut, end) for t, (cut, end) in enumerate(pairwise(cuts), start=first) if cut < end)
     for run in split:
         if start + int(places[run.end - 1]) >= int(manifest.starts[run.tensor]) + int(manifest.sizes[run.tensor]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 
 from google.protobuf.message import DecodeError, Message
 
@@ -24,6 +25,7 @@ def parse(message: Message, data: bytes) -> None:
         raise EnvelopeError(Refusal.BAD_HEADER, "not a message of this protocol") from error
 
 
+@lru_cache(maxsize=1024)
 def name(text: str) -> str:
     """Return a name that follows the rules; raises EnvelopeError."""
     if not _NAME.fullmatch(text):

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from . import segments
-from .bits import Integers
 from .blob import Blob
 from .errors import FrameError, Refusal
 from .limits import (
@@ -66,11 +65,9 @@ class Header:
         """Length of the whole frame."""
         return self.body_start + self.body_length
 
-    def segment_sizes(self) -> Integers:
-        """Return the number of places of every segment; the last may be short."""
-        starts = np.arange(self.segments, dtype=np.int64) << self.log2_segment
-        sizes: Integers = np.minimum(self.length - starts, 1 << self.log2_segment)
-        return sizes
+    def segment_size(self, number: int) -> int:
+        """Return the number of places of a segment; the last may be short."""
+        return min(self.length - (number << self.log2_segment), 1 << self.log2_segment)
 
     def filled(self, entries: int, body_length: int) -> Header:
         """Return the header of the frame once its bodies are written."""
@@ -168,8 +165,13 @@ def _check_tables(header: Header, exponents: npt.NDArray[np.int8], table: Table)
     """Raise FrameError unless exponents and records are within limits and add up to the header's sums."""
     if len(exponents) and (exponents.min() < MIN_EXPONENT or exponents.max() > MAX_EXPONENT):
         raise FrameError(Refusal.NON_FINITE, "exponent outside its limits")
-    segments.check(table, header.segment_sizes())
-    if int(table["counts"][:, 0].sum(dtype=np.int64)) != header.entries:
+    entries = body_length = 0
+    for number, record in enumerate(segments.records(table)):
+        if not record.fits(header.segment_size(number)):
+            raise FrameError(Refusal.BAD_HEADER, "a segment's record contradicts itself")
+        entries += record.counts[0]
+        body_length += sum(record.sizes)
+    if entries != header.entries:
         raise FrameError(Refusal.BAD_HEADER, "the segments' entries do not add up")
-    if int(segments.plane_sizes(table).sum()) != header.body_length:
+    if body_length != header.body_length:
         raise FrameError(Refusal.BAD_HEADER, "the planes' lengths do not add up")

@@ -64,11 +64,16 @@ class Manifest:
         return np.concatenate([[0], np.cumsum(padded, dtype=np.int64)]).astype(np.int64)
 
     @cached_property
+    def places(self) -> tuple[slice, ...]:
+        """Where every tensor lies in a flat vector (padding left out)."""
+        return tuple(slice(start, start + t.size) for t, start in zip(self.tensors, self.starts.tolist(), strict=False))
+
+    @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
         """Number of entries of every tensor, without padding."""
         return np.array([t.size for t in self.tensors], dtype=np.int64)
 
-    @property
+    @cached_property
     def length(self) -> int:
         """Length of the flat index space, padding included."""
         return int(self.starts[-1])
@@ -88,8 +93,7 @@ class Manifest:
 
     def slices(self) -> Iterator[tuple[TensorSpec, slice]]:
         """Yield every tensor with its place in a flat vector (padding left out)."""
-        for spec, start in zip(self.tensors, self.starts.tolist(), strict=False):
-            yield spec, slice(start, start + spec.size)
+        yield from zip(self.tensors, self.places, strict=True)
 
     def base_digest(self, tensors: Mapping[str, memoryview | bytes]) -> bytes:
         """Return the SHA-256 of the base: the manifest's digest and every tensor's raw little-endian bytes."""

@@ -12,14 +12,11 @@ from enum import IntEnum
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from . import entropy, loops
-from .bits import ESCAPE, Count, Integers, Places, plane_bytes
+from .bits import ESCAPE, Places, plane_bytes
 from .entropy import Buffer
 from .limits import MAX_LOG2_SEGMENT
-
-Booleans: TypeAlias = npt.NDArray[np.bool_]
 
 DENSEST_GAPS: Final = 4
 """Gaps are tried up to one place in 4: beyond, a byte per entry is more than a bit per place."""
@@ -44,6 +41,10 @@ class Coding(IntEnum):
     BITMAP_ENTROPY = 3
     GAPS = 4
     GAPS_ENTROPY = 5
+
+
+CODINGS: Final = tuple(Coding)
+"""By number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +86,13 @@ def decode(mask: Mask, domain: int, passed: Places | None = None) -> Places:
     return _DECODERS[mask.coding](mask, domain, passed)
 
 
-def fits(codings: Integers, shifts: Integers, counts: Integers, domains: Integers, lengths: Integers) -> Booleans:
-    """Say for arrays of masks whether count and length are possible for coding and domain."""
-    bitmap = plane_bytes(domains)
-    quotients = lengths - plane_bytes(shifts * counts)
-    most = most_quotients(counts, domains, shifts)
-    sparse = 2 * counts <= domains
-    possible = [
-        (counts == 0) & (lengths == 0),
-        (counts == domains) & (lengths == 0),
-        lengths == bitmap,
-        (lengths > 0) & (lengths < bitmap),
-        (quotients >= counts) & (quotients <= most) & sparse,
-        (quotients > 0) & (quotients < most) & sparse,
-    ]
-    known = np.select([codings == coding for coding in Coding], possible, default=False)
-    most_shift = np.where(codings >= Coding.GAPS, MAX_LOG2_SEGMENT, 0)
-    within = (counts <= domains) & (shifts <= most_shift) & ((counts > 0) | (codings == Coding.EMPTY))
-    fitting: Booleans = known & within
-    return fitting
+def fits(coding: int, shift: int, count: int, domain: int, length: int) -> bool:
+    """Say whether a mask's count and length are possible for its coding and domain."""
+    possible = _POSSIBLE.get(coding)
+    return possible is not None and count <= domain and possible(shift, count, domain, length)
 
 
-def most_quotients(count: Count, domain: Count, shift: Count) -> Count:
+def most_quotients(count: int, domain: int, shift: int) -> int:
     """Return the largest possible number of bytes in a gap plane: one per entry, and the escapes."""
     return count + (domain >> shift) // ESCAPE
 
@@ -170,3 +156,25 @@ _DECODERS: dict[Coding, Callable[[Mask, int, Places | None], Places]] = {
     Coding.GAPS: _keep_after_gaps,
     Coding.GAPS_ENTROPY: _keep_after_gaps,
 }
+
+
+def _gaps_fit(shift: int, count: int, domain: int) -> bool:
+    """Say whether gaps may be the coding of so many places."""
+    return 0 < 2 * count <= domain and shift <= MAX_LOG2_SEGMENT
+
+
+_POSSIBLE: dict[int, Callable[[int, int, int, int], bool]] = {
+    Coding.EMPTY: lambda shift, count, domain, length: shift == count == length == 0,
+    Coding.FULL: lambda shift, count, domain, length: shift == length == 0 < count == domain,
+    Coding.BITMAP: lambda shift, count, domain, length: shift == 0 < count and length == plane_bytes(domain),
+    Coding.BITMAP_ENTROPY: lambda shift, count, domain, length: shift == 0 < count and 0 < length < plane_bytes(domain),
+    Coding.GAPS: lambda shift, count, domain, length: (
+        _gaps_fit(shift, count, domain)
+        and count <= length - plane_bytes(shift * count) <= most_quotients(count, domain, shift)
+    ),
+    Coding.GAPS_ENTROPY: lambda shift, count, domain, length: (
+        _gaps_fit(shift, count, domain)
+        and 0 < length - plane_bytes(shift * count) < most_quotients(count, domain, shift)
+    ),
+}
+"""Whether shift, count, domain and length go together, for a count that the domain allows."""

@@ -57,8 +57,9 @@ class Link:
         await self.arrival(await self.send(size))
 
     async def _pass(self) -> None:
-        self.stopped += not self._whole.is_set()
-        await self._whole.wait()
+        if not self._whole.is_set():
+            self.stopped += 1
+            await self._whole.wait()
 
 
 class Call:
@@ -112,9 +113,14 @@ async def _until(when: float) -> None:
     loop = asyncio.get_running_loop()
     if when <= loop.time():
         return
-    rung = asyncio.Event()
-    timer = loop.call_at(when, rung.set)
+    rung = loop.create_future()
+    timer = loop.call_at(when, _ring, rung)
     try:
-        await rung.wait()
+        await rung
     finally:
         timer.cancel()
+
+
+def _ring(rung: asyncio.Future[None]) -> None:
+    if not rung.done():  # who waited was cancelled at this very instant
+        rung.set_result(None)

@@ -5,20 +5,20 @@ The table's records have one size, so the bytes of any segment are found without
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from . import levels, loops, masks
-from .bits import Integers, Places, plane_bytes
+from .bits import Places, plane_bytes
 from .entropy import Buffer
-from .errors import FrameError, Refusal
 from .levels import EXCESS_PLANES, MAX_PLANES, Levels
 from .limits import MAX_SEGMENT_ENTRIES
-from .masks import Coding, Effort, Mask
+from .masks import CODINGS, Effort, Mask
 
 MASKS: Final = 1 + MAX_PLANES
 SHIFT_BITS: Final = 5
@@ -39,6 +39,53 @@ RECORD: Final = np.dtype(
 """80 bytes a segment. Index 0 of counts, lengths and codings is the mask, 1 to 5 are the unary planes."""
 
 Table = np.ndarray[tuple[int], np.dtype[np.void]]
+STEP: Final = 1024
+"""Records that are read at a time."""
+
+
+class Record(NamedTuple):
+    """The fields of one RECORD, in its order."""
+
+    counts: list[int]
+    lengths: list[int]
+    codings: list[int]
+    planes: int
+    width: int
+    rest: int
+    exceptions: int
+    excess: list[int]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The lengths of the planes in the order of the body."""
+        return [self.lengths[0], plane_bytes(self.counts[0]), *self.lengths[1:], self.rest, *self.excess]
+
+    def fits(self, size: int) -> bool:
+        """Say whether a segment of `size` places can have this record; looks at no plane."""
+        return self.planes <= MAX_PLANES and self._masks_fit(size) and self._rest_fits()
+
+    def _masks_fit(self, size: int) -> bool:
+        """Say whether all masks are possible, each of those that the one before takes, and unused ones zero."""
+        domain, unused = size, self.planes + 1
+        for code, count, length in zip(self.codings[:unused], self.counts, self.lengths, strict=False):
+            if not domain or not masks.fits(code >> SHIFT_BITS, code & 31, count, domain, length):
+                return False
+            domain = count
+        zero = not any((*self.counts[unused:], *self.lengths[unused:], *self.codings[unused:]))
+        return zero and self.counts[0] <= MAX_SEGMENT_ENTRIES
+
+    def _rest_fits(self) -> bool:
+        """Say whether the digits and the excess planes have possible lengths."""
+        left = self.counts[self.planes]
+        if self.width not in ((4, 8) if left else (0,)) or self.exceptions > left:
+            return False
+        digits = plane_bytes(left * self.width)
+        return _filled(self.rest, digits) and all(_filled(length, self.exceptions) for length in self.excess)
+
+
+def _filled(length: int, raw: int) -> bool:
+    """Say whether a plane of `raw` bytes can be stored in `length`."""
+    return 0 < length <= raw or length == raw == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +96,11 @@ class Segment:
     signs: Buffer
     levels: Levels
 
-    def record(self) -> tuple[object, ...]:
-        """Return the fields of RECORD that describe this segment."""
+    def record(self) -> Record:
+        """Return what describes this segment in the table."""
         chain = (self.mask, *self.levels.planes)
         unused = [0] * (MASKS - len(chain))
-        return (
+        return Record(
             [mask.count for mask in chain] + unused,
             [len(mask.data) for mask in chain] + unused,
             [mask.coding << SHIFT_BITS | mask.shift for mask in chain] + unused,
@@ -83,54 +130,18 @@ def decode(segment: Segment, domain: int) -> tuple[Places, npt.NDArray[np.int32]
     return masks.decode(segment.mask, domain), values
 
 
-def read(record: np.void, sizes: list[int], body: Buffer) -> Segment:
-    """Cut the body of one segment into planes of these sizes and name them as its record, once checked, says."""
-    ends = accumulate(sizes, initial=0)
+def records(table: Table) -> Iterator[Record]:
+    """Yield the records of a table; a long one is never held as numbers of Python's as a whole."""
+    for begin in range(0, len(table), STEP):
+        columns = (table[name][begin : begin + STEP].tolist() for name in Record._fields)
+        yield from map(Record, *columns)
+
+
+def read(record: Record, body: Buffer) -> Segment:
+    """Cut the body of one segment into planes and name them as its record, once checked, says."""
+    ends = accumulate(record.sizes, initial=0)
     mask, signs, *rest = (body[start:end] for start, end in pairwise(ends))
-    fields = zip(record["codings"].tolist(), record["counts"].tolist(), [mask, *rest], strict=False)
-    chain = [Mask(Coding(code >> SHIFT_BITS), code & 31, count, data) for code, count, data in fields]
-    unary = tuple(chain[1 : 1 + int(record["planes"])])
+    fields = zip(record.codings[: 1 + record.planes], record.counts, [mask, *rest], strict=False)
+    first, *unary = (Mask(CODINGS[code >> SHIFT_BITS], code & 31, count, data) for code, count, data in fields)
     digits, *excess = rest[MAX_PLANES:]
-    coded = Levels(unary, int(record["width"]), digits, int(record["exceptions"]), tuple(excess))
-    return Segment(chain[0], signs, coded)
-
-
-def plane_sizes(table: Table) -> Integers:
-    """Return the lengths of the planes of each record, (segments, 12), in the order of the body."""
-    lengths = table["lengths"].astype(np.int64)
-    signs = plane_bytes(table["counts"][:, :1].astype(np.int64))
-    return np.hstack([lengths[:, :1], signs, lengths[:, 1:], table["rest"][:, None], table["excess"]], dtype=np.int64)
-
-
-def check(table: Table, sizes: Integers) -> None:
-    """Raise FrameError unless every record is possible for a segment of its size; looks at no plane."""
-    if not (_masks_fit(table, sizes) and _rest_fits(table)):
-        raise FrameError(Refusal.BAD_HEADER, "a segment's record contradicts itself")
-
-
-def _masks_fit(table: Table, sizes: Integers) -> bool:
-    """Say whether all records have possible masks, a chain without holes, and zeros where nothing is used."""
-    counts, lengths = table["counts"].astype(np.int64), table["lengths"].astype(np.int64)
-    domains = np.hstack([sizes[:, None], counts[:, :-1]])
-    codings = table["codings"].astype(np.int64)
-    planes = table["planes"].astype(np.int64)
-    used = np.arange(MASKS) <= planes[:, None]
-    possible = masks.fits(codings >> SHIFT_BITS, codings & 31, counts, domains, lengths)
-    unused = (counts | lengths | codings) == 0
-    chain = np.where(used, possible & (domains > 0), unused)
-    return bool(chain.all() and (planes <= MAX_PLANES).all() and (counts[:, 0] <= MAX_SEGMENT_ENTRIES).all())
-
-
-def _rest_fits(table: Table) -> bool:
-    """Say whether all records have digits and excess planes of possible lengths."""
-    counts = table["counts"].astype(np.int64)
-    width = table["width"].astype(np.int64)
-    depth = np.minimum(table["planes"], MAX_PLANES).astype(np.int64)
-    left = np.take_along_axis(counts, depth[:, None], axis=1)[:, 0]
-    known = np.where(left > 0, (width == 4) | (width == 8), width == 0)
-    exceptions = table["exceptions"].astype(np.int64)
-    lengths = np.hstack([table["rest"][:, None], table["excess"]], dtype=np.int64)
-    raw = np.repeat(exceptions[:, None], 1 + EXCESS_PLANES, axis=1)
-    raw[:, 0] = plane_bytes(left * width)
-    filled = (lengths <= raw) & ((lengths > 0) == (raw > 0))
-    return bool(known.all() and (exceptions <= left).all() and filled.all())
+    return Segment(first, signs, Levels(tuple(unary), record.width, digits, record.exceptions, tuple(excess)))

@@ -14,8 +14,8 @@ from pydantic_core import ErrorDetails
 
 from .errors import ConfigError
 
-STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-"""What every table of a settings file is: immutable, and closed to unknown keys."""
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+"""What every table of a settings file is: immutable, and closed to unknown keys; tracebacks repeat no password."""
 
 C = TypeVar("C", bound=BaseModel)
 

@@ -73,6 +73,7 @@ def _check_addresses(config: NodeConfig) -> None:
         ("node.listen", node.listen, 0),
         ("node.advertise", node.advertise, 1),
         ("node.metrics", node.metrics, 0),
+        ("membership.coordinator", config.membership.coordinator, 1),
     ]
     for key, address, lowest_port in [*written, *(("membership.peers", p, 1) for p in config.membership.peers)]:
         try:

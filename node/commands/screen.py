@@ -71,24 +71,22 @@ def _services(reply: StatusReply) -> str:
 
 
 def _peers(reply: StatusReply) -> Table:
+    """Return what tells peers apart, as far as 80 columns hold it: `--json` has the rest."""
     table = Table(box=None, header_style="cyan", pad_edge=False)
     table.add_column("peer", overflow="fold")
     table.add_column("state")
-    for column in ("version", "behind", "received", "sent", "trip", "distance", "weight", "merged", "left out"):
-        table.add_column(column, justify="right")
+    for column in ("behind", "received", "sent", "trip", "distance", "merged"):
+        table.add_column(column, justify="right", no_wrap=True)
     for peer in reply.peers:
         table.add_row(
             Text(plain(peer.name)),
             _state(peer),
-            f"{peer.epoch}.{peer.version}",
             str(peer.staleness),
             size(peer.bytes_in),
             size(peer.bytes_out),
             duration(peer.round_trip_s),
             f"{peer.consensus_distance:.3g}",
-            f"{peer.weight:.3g}",
             str(peer.merged),
-            str(peer.skipped),
         )
     return table
 
@@ -97,7 +95,7 @@ def _state(peer: PeerStatus) -> Text:
     if peer.state != ALIVE:
         known = peer.state in MemberState.values()
         return Text(MemberState.Name(peer.state).lower() if known else str(peer.state), style="yellow")
-    return Text("alive") if peer.waited_for else Text("not waited for", style="yellow")
+    return Text("alive") if peer.waited_for else Text("not awaited", style="yellow")
 
 
 def _troubles(peer: PeerStatus) -> Text:

@@ -44,6 +44,17 @@ DOUBTS = 16
 """Members who are asked because one view lacks them."""
 
 
+async def members_of(network: str, run: str, address: str) -> tuple[Member, ...]:
+    """Return whom a coordinator names in a run; nobody if it does not answer."""
+    request = wire.WatchRequest(network=network, run=run)
+    async with channel(parse_address(address)) as line:
+        with suppress(PeerError):
+            async with aclosing(Stub(line, SERVICE).stream("Watch", request, CALL_S)) as views:
+                async for view in views:
+                    return tuple(member for member in read_members(view.members) if member.state.live)
+    return ()
+
+
 class CoordinatorClient:
     """Keeps the connection; what is learnt goes to the roster, hints at a death go to `doubt`."""
 

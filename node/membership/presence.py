@@ -15,10 +15,9 @@ import hashlib
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from random import Random
 from typing import Literal
-from urllib.parse import unquote, urlsplit
 
 from aiomqtt import Client, Message, MqttError, ProtocolVersion, Will
 from paho.mqtt.packettypes import PacketTypes
@@ -27,19 +26,17 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from ...protocol import fields
 from ...protocol import wire_pb2 as wire
-from ...protocol.addresses import Address, parse_address
 from ...protocol.clock import Clock
-from ...protocol.errors import ConfigError, EnvelopeError, PeerError, Refusal
+from ...protocol.errors import EnvelopeError, PeerError, Refusal
 from ...protocol.limits import MAX_MEMBERS, MAX_PRESENCE_BYTES
 from ...protocol.members import Member, MemberState
 from ...protocol.messages import Envelope
 from ..backoff import CAP_S, Backoff
+from ..broker import parse_broker
 from ..gather import Identity
 from ..telemetry import Telemetry
 from .roster import Roster
 
-State = Literal["connected", "unreachable"]
-PORTS = {"mqtt": 1883, "mqtts": 8883}
 KEEPALIVE_S = 5
 """A broker that stopped is noticed within twice this."""
 PATIENCE_S = 5.0
@@ -50,46 +47,6 @@ TELEMETRY_S = 0.5
 FAREWELL_S = 0.5
 MAX_PACKET_BYTES = 4 * MAX_PRESENCE_BYTES
 """An honest broker sends us nothing larger."""
-_FORM = (
-    "membership.mqtt: write mqtt://HOST, mqtt://HOST:PORT or mqtt://USER:PASSWORD@HOST:PORT (mqtts:// for TLS), with "
-    "special characters of user and password percent-encoded"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where the broker is and who we are there."""
-
-    place: Address
-    tls: bool = False
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-    def __str__(self) -> str:
-        """Write it as status and messages may: without user and password."""
-        return f"{'mqtts' if self.tls else 'mqtt'}://{self.place}"
-
-
-def parse_broker(url: str) -> Broker:
-    """Read the URL of a broker. Raises ConfigError, which never repeats the URL: it may hold a password."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ConfigError(_FORM) from None
-    if parts.scheme not in PORTS:
-        raise ConfigError(f"{_FORM}; it must begin with mqtt:// or mqtts://")
-    if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ConfigError(f"{_FORM}; nothing comes behind the port")
-    if parts.password is not None and not parts.username:
-        raise ConfigError(f"{_FORM}; a password needs a user")
-    try:
-        place = parse_address(str(Address(parts.hostname, PORTS[parts.scheme] if port is None else port)))
-        place.host.encode("idna")  # what looking it up does; a label may be too long
-    except (ConfigError, UnicodeError):
-        raise ConfigError(f"{_FORM}; this names no host and port") from None
-    user, password = (None if text is None else unquote(text) for text in (parts.username, parts.password))
-    return Broker(place, parts.scheme == "mqtts", user, password)
 
 
 class Presence:
@@ -104,10 +61,9 @@ class Presence:
         doubt: Callable[[str], None],
         rng: Random,
         telemetry: Telemetry | None = None,
-        tell: Callable[[State], None] = lambda state: None,
         keepalive_s: int = KEEPALIVE_S,
     ) -> None:
-        # doubt: what a hint at somebody's death leads to; tell: called at every change of `state`.
+        # doubt: what a hint at somebody's death leads to.
         self.broker = parse_broker(url)
         self._tls = ssl.create_default_context() if self.broker.tls else None
         self._me = me
@@ -121,7 +77,6 @@ class Presence:
         self._members = f"{root}/members"
         self._mine = f"{root}/members/{me.name}"
         self._figures = f"{root}/telemetry/{me.name}"
-        self._tell = tell
         self._client: Client | None = None
         self._leaving = False
         self._news = asyncio.Event()
@@ -134,10 +89,9 @@ class Presence:
         self.refused = 0
         """Messages that were no presence."""
         roster.watch(self._changed)
-        tell(self.state)
 
     @property
-    def state(self) -> State:
+    def state(self) -> Literal["connected", "unreachable"]:
         """How it stands with the broker."""
         return "connected" if self._client is not None else "unreachable"
 
@@ -180,7 +134,6 @@ class Presence:
                 self._client = client
                 self.connections += 1
                 self.trouble = ""
-                self._tell(self.state)
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._listen(client), name="listen to the broker")
                     group.create_task(self._announce(client), name="announce")
@@ -191,7 +144,6 @@ class Presence:
                 raise
             finally:
                 self._client = None
-                self._tell(self.state)
 
     def _new_client(self) -> Client:
         limit = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]

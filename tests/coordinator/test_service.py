@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
-from peermerge.coordinator import server
+from peermerge.coordinator import pace, server
 from peermerge.coordinator.server import SERVICE, Coordinator
 from peermerge.protocol import wire_pb2 as wire
 from peermerge.protocol.addresses import parse_address
@@ -177,6 +177,21 @@ async def test_streams_of_one_connection_are_bounded(running: Coordinator, calle
         assert await refusal(anext(caller.watch())) is Refusal.RATE_LIMITED
         async with calling(running.address) as other:
             assert names(await anext(other.watch())) == {"alice": "ALIVE"}
+
+
+async def test_who_calls_too_often_is_refused_and_others_are_not(
+    running: Coordinator, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "PATIENCE_S", -pace.BURST_S + 5.5 / pace.CALLS_S)
+    monkeypatch.setattr(running._clock, "now", lambda: 0.0)
+    for _ in range(5):
+        await caller.join(ALICE)
+    assert await refusal(caller.join(ALICE)) is Refusal.RATE_LIMITED
+    assert await refusal(caller.overview()) is Refusal.RATE_LIMITED
+    assert await refusal(anext(caller.watch())) is Refusal.RATE_LIMITED
+    assert running._service.refusals == {"RATE_LIMITED": 3}
+    async with calling(running.address) as other:
+        await other.join(BOB)
 
 
 async def test_an_overview_that_would_not_fit_a_message_says_what_it_leaves_out(

@@ -87,6 +87,13 @@ def test_the_wrapped_loop_demonstrates_itself(tmp_path: Path) -> None:
     assert min(shares) > 70
 
 
+@pytest.mark.parametrize("example", ["query_status.py", "wrap_your_loop.py"])
+def test_an_example_without_its_arguments_says_how_to_call_it(example: str) -> None:
+    done = subprocess.run([sys.executable, str(EXAMPLES / example)], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"usage: {example}")
+
+
 def test_the_status_query_asks_a_running_node(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES / "query_status.py", tmp_path)
     (port,) = free_ports(1)

@@ -14,11 +14,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from itertools import permutations
 from math import inf
 from random import Random
 from typing import Any, BinaryIO
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +37,14 @@ from peermerge.node.simulation.memory import torch_threads
 from peermerge.node.storage import Draft, MemoryStorage
 from peermerge.node.supervise import Background, until_stop
 from peermerge.node.tasks import TrainReport
+from peermerge.protocol.blob import Blob, blob_of
 from peermerge.protocol.clock import VirtualClock, run_virtual
+from peermerge.protocol.codec import Frame
+from peermerge.protocol.entropy import Buffer
 from peermerge.protocol.errors import DegradedError
+from peermerge.protocol.manifest import Manifest
 from peermerge.protocol.memory_transport import MemoryNetwork, MemoryTransport
+from peermerge.protocol.messages import Header
 from peermerge.protocol.transport import PeerHandler
 
 from .checker import Fault, Run, Violation, check, table
@@ -333,7 +340,7 @@ class Outcome:
     """What a seed came to."""
 
     schedule: Schedule
-    run: Run
+    run: Run = field(repr=False)  # asyncio formats the result of a main task
     violations: Sequence[Violation]
     fired: Counter[str]
     """How often each kind of fault did something."""
@@ -362,8 +369,18 @@ def simulate(seed: int) -> Outcome:
 
 def play(schedule: Schedule) -> Outcome:
     """Run a schedule and check what came of it."""
-    with torch_threads(1):
+    with torch_threads(1), patch.object(Frame, "open", _frame), patch.object(Header, "decode", _header):
         return run_virtual(_World(schedule).run(), PausingLoop)
+
+
+def _frame(frame: Buffer | Blob, manifest: Manifest) -> Frame:
+    """Open a frame, and decode it, once for all nodes: what comes of it follows from its bytes alone."""
+    blob = blob_of(frame)
+    return _frame_of(bytes(blob.read(0, len(blob))), manifest)
+
+
+_frame_of = lru_cache(maxsize=256)(Frame.open)
+_header = lru_cache(maxsize=256)(Header.decode)
 
 
 class _World:
@@ -495,12 +512,13 @@ class _World:
     def _states(self) -> Iterator[Violation]:
         """Replicas are what their publishers published."""
         nodes = {host.name: host.node for host in self.hosts.values() if host.node is not None}
+        published = cache(lambda name, version: nodes[name].log.state_at(version))
         for (name, node), (peer, publisher) in permutations(nodes.items(), 2):
             replica = node.replicas.get(peer)
             if replica is None or replica.point.epoch != publisher.log.epoch:
                 continue
-            there = publisher.log.state_at(replica.point.version)
-            if there is not None and there.digest != replica.state.digest:
+            then = published(peer, replica.point.version)
+            if then is not None and then.digest != replica.state.digest:
                 yield Violation("end", name, f"its replica of {peer} is not what {peer} published")
 
     def _failures(self) -> Iterator[Violation]:

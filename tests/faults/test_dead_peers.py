@@ -52,6 +52,7 @@ def parked_call(node: NodeProcess) -> Callable[[], float]:
         have=Point(),
         wait_round=1 << 40,
         wait_s=60.0,
+        snapshot=True,
     )
     channel = grpc.insecure_channel(node.address, CHANNEL_OPTIONS)
     grpc.channel_ready_future(channel).result(30)

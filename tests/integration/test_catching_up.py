@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from peermerge.node.round import run_round
 from peermerge.node.simulation.nodes import node_config
 from peermerge.node.state import values
 from peermerge.protocol.clock import run_virtual
+from peermerge.protocol.members import MemberState
 
 from .mesh import STEP_S, Mesh, gossip, opened, participant, simulated
 
@@ -181,5 +184,32 @@ def test_a_partner_that_does_not_answer_delays_a_start_by_no_more_than_a_round_w
             asked = node.clock.now()
             await join(node)
             assert 0.1 < node.clock.now() - asked <= 1.0 + 1e-6, "it waited for the one that is cut off"
+
+    run_virtual(program())
+
+
+def test_the_state_of_a_member_that_left_is_dropped_after_as_many_rounds_as_a_log_keeps() -> None:
+    async def program() -> None:
+        quick = {"schedule__rounds": 200, "round__floor_s": 0.2, "round__ceiling_s": 1.0}
+        config = gossip(simulation__nodes=3, log__retention=3, **quick)
+        async with opened(config) as mesh:
+            await mesh.round(4)
+            gone = mesh.nodes.pop()
+            for node in mesh.nodes:
+                node.membership.judge(gone.name, MemberState.LEFT)
+            await mesh.round(3)
+            assert all(node.replicas.get(gone.name) is not None for node in mesh.nodes), "it may be back any time"
+            await mesh.round()
+            assert all(node.replicas.get(gone.name) is None for node in mesh.nodes)
+            assert all(one.replicas.get(other.name) is not None for one, other in permutations(mesh.nodes, 2))
+            mesh.nodes.append(gone)
+            for node in mesh.nodes[:2]:
+                node.membership.learn([replace(gone.membership.me, incarnation=2)], first_hand=True)
+            await mesh.round(5)
+            for node in mesh.nodes[:2]:
+                held = node.replicas.get(gone.name)
+                assert held is not None
+                assert held.state.digest == gone.log.state.digest, "it starts anew with a snapshot"
+            await gone.close()
 
     run_virtual(program())

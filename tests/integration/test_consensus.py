@@ -150,11 +150,11 @@ def test_dense_graphs_step_less_unless_nothing_is_lost() -> None:
     assert all(g == pytest.approx(1.0, abs=1e-3) for g, _ in exact)
 
 
-def lossy(topology: str, rounds: int = 15, calm: int = 5) -> tuple[float, float, dict[str, int]]:
+def lossy(topology: str, rounds: int = 15, calm: int = 5, **more: Any) -> tuple[float, float, dict[str, int]]:
     """Return the mean's worst drift while 5 % of the calls are lost, its drift at the end, and what was skipped."""
 
     async def program() -> tuple[float, float, dict[str, int]]:
-        over = {**HEALTHY, "topology__name": topology, "simulation__loss": 0.05}
+        over = {**HEALTHY, "topology__name": topology, "simulation__loss": 0.05, **more}
         async with opened(gossip(**over)) as mesh:
             start, worst = mesh.mean(), 0.0
             for _ in range(rounds):
@@ -180,6 +180,22 @@ def test_what_lost_messages_took_from_the_mean_is_paid_back(topology: str) -> No
 def test_without_paying_back_lost_messages_move_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ledger, "settle", lambda *_: None)
     _, after, _ = lossy("ring")
+    assert after > 1e-5
+
+
+SHORT_LOGS: Mapping[str, Any] = {"simulation__loss": 0.1, "log__retention": 4}
+"""Messages are lost, and a snapshot is often cheaper than what leads to it."""
+
+
+def test_no_snapshot_stands_in_for_what_tells_of_merges_to_pay_back() -> None:
+    _, after, skipped = lossy("ring", calm=6, **SHORT_LOGS)
+    assert skipped
+    assert after < EXACT
+
+
+def test_snapshots_that_stand_in_for_it_would_move_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ledger, "told", lambda *_: 0)
+    _, after, _ = lossy("ring", calm=6, **SHORT_LOGS)
     assert after > 1e-5
 
 

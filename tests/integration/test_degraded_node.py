@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import pytest
 
+from peermerge.node.status import StatusService
 from peermerge.protocol.clock import run_virtual
 from peermerge.protocol.errors import DegradedError
 
@@ -39,5 +40,24 @@ def test_a_disk_that_stays_full_stops_no_merge_and_carries_nothing_away(
             assert not hurt.progress.degraded
             assert hurt.unpublished is None
             assert mesh.spread() < before / 4
+
+    run_virtual(program())
+
+
+def test_a_node_whose_checkpoints_fail_is_degraded_though_it_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def program() -> None:
+        async with opened(gossip(schedule__rounds=0, simulation__nodes=2, log__checkpoint_every=2)) as mesh:
+            hurt = mesh.nodes[1]
+            with monkeypatch.context() as patch:
+                patch.setattr(hurt, "save", refuse)
+                await mesh.round(2)
+                assert "DEGRADED: no space left" in StatusService(hurt).reply().warnings
+                version = hurt.log.version
+                await mesh.round()
+                assert hurt.log.version == version + 1
+                assert hurt.progress.degraded
+            await mesh.round()
+            assert not hurt.progress.degraded
+            assert not mesh.nodes[0].progress.degraded
 
     run_virtual(program())

@@ -141,8 +141,9 @@ def test_who_is_late_in_every_round_is_waited_for_ever_less(frames_s: float) -> 
     for name in seen.ends:
         slow = seen.slow(name)
         waits = [b - a for a, b in pairwise([*slow, LONG])]
-        assert len(slow) > 1
-        assert waits[:-1] == sorted(waits[:-1]), f"rounds between two that waited in vain: {waits}"
+        half = [round_ < LONG / 2 for round_ in slow]
+        assert sum(half) > 1
+        assert len(slow) - sum(half) < sum(half), f"rounds between two that waited in vain: {waits}"
         assert max(waits) >= 16
 
 

@@ -1,3 +1,4 @@
+import traceback
 from pathlib import Path
 
 import pytest
@@ -81,12 +82,21 @@ def test_an_unknown_key_in_a_file_is_named_with_the_file(tmp_path: Path) -> None
         ("membership.peers", "h:1", "membership.peers: Input should be a valid tuple"),
         ("membership.peers", [1], "membership.peers.0: Input should be a valid string"),
         ("task", 3, "task: Input should be a valid dictionary"),
+        ("node.base", "sha256:12", "node.base: write sha256: and the 64 hexadecimal digits"),
+        ("membership.mqtt", "broker:1883", "membership.mqtt: write mqtt://HOST"),
     ],
 )
 def test_a_wrong_value_names_key_and_reason(key: str, value: object, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(NodeConfig, None, {key: value})
     assert f"the command line: {says}" in str(caught.value)
+
+
+def test_no_error_repeats_the_password_of_a_broker_not_even_in_its_traceback() -> None:
+    password = "x" * 9
+    with pytest.raises(ConfigError) as caught:
+        load(NodeConfig, None, {"membership.mqtt": f"mqtt://ann:{password}@broker/topic"})
+    assert password not in "".join(traceback.format_exception(caught.value))
 
 
 def test_every_mistake_is_told_at_once() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from peermerge.node.base import FILE, kept_base, read_base, sizes
 from peermerge.node.budget import Budget
 from peermerge.node.config import MembershipConfig, NodeConfig, RoundConfig
-from peermerge.node.fetch import BaseFetch, Partial, wanted
+from peermerge.node.fetch import BaseFetch, Partial
 from peermerge.node.gather import Identity
 from peermerge.node.membership import Roster
 from peermerge.node.peers import Peers
@@ -116,6 +116,15 @@ def searching(network: MemoryNetwork, folder: Path, base: bytes = ANY_BASE, **co
     return BaseFetch(identity("new", base), mine, network.transport("new"), VirtualClock(), folder)
 
 
+def among(*addresses: str) -> Callable[[], Awaitable[Iterable[str]]]:
+    """Return what says that these are known."""
+
+    async def known() -> Iterable[str]:
+        return addresses
+
+    return known
+
+
 def breaking(*counts: int) -> Change:
     """Return a change that breaks each stream off behind so many messages, and any further at once."""
     left = list(counts)
@@ -165,10 +174,10 @@ def test_a_newcomer_takes_what_the_first_peer_has_or_the_base_that_it_names(tmp_
     async def program() -> None:
         network = MemoryNetwork()
         await world(network, alice=service("alice", 1), bob=service("bob", 2))
-        first = await searching(network, tmp_path / "any").fetch(["alice", "bob"])
+        first = await searching(network, tmp_path / "any").fetch(among("alice", "bob"))
         assert is_right(first, 1)
         assert first.name == digest(1).hex()
-        named = await searching(network, tmp_path / "named", digest(2)).fetch(["alice", "bob"])
+        named = await searching(network, tmp_path / "named", digest(2)).fetch(among("alice", "bob"))
         assert is_right(named, 2)
 
     run_virtual(program())
@@ -180,20 +189,20 @@ def test_a_broken_transfer_goes_on_with_another_peer_and_after_a_restart(tmp_pat
         await world(network, alice=Bent(service("alice", 1), breaking(1)))
         short = searching(network, tmp_path, digest(1), membership=MembershipConfig(wait_s=0.1))
         with pytest.raises(TransportError, match="no base from alice"):
-            await short.fetch(["alice"])
+            await short.fetch(among("alice"))
         part = (tmp_path / digest(1).hex()).stat().st_size
         assert 0 < part < WHOLE
         await world(network, bob=service("bob", 1))
         again = searching(network, tmp_path)
-        assert is_right(await again.fetch(["bob"]), 1)
+        assert is_right(await again.fetch(among("bob")), 1)
         assert again.received < WHOLE - part + 1000, "only what was missing came"
         kept = searching(network, tmp_path)
-        assert is_right(await kept.fetch(["nobody"]), 1), "what is whole is asked for no more"
+        assert is_right(await kept.fetch(among("nobody")), 1), "what is whole is asked for no more"
         assert kept.received == 0
 
         await world(network, carol=Bent(service("carol", 1), breaking(1)))
         third = searching(network, tmp_path / "third")
-        assert is_right(await third.fetch(["carol", "bob"]), 1)
+        assert is_right(await third.fetch(among("carol", "bob")), 1)
         assert third.received < WHOLE + 1000
 
     run_virtual(program())
@@ -205,7 +214,7 @@ def test_what_an_earlier_transfer_left_damaged_is_fetched_anew_and_nobody_is_bla
         await world(network, alice=service("alice", 1))
         for left in (bytes(1000), bytes(WHOLE), bytes(WHOLE + 5)):
             (tmp_path / digest(1).hex()).write_bytes(left)
-            assert is_right(await searching(network, tmp_path).fetch(["alice"]), 1)
+            assert is_right(await searching(network, tmp_path).fetch(among("alice")), 1)
             (tmp_path / digest(1).hex()).unlink()
 
     run_virtual(program())
@@ -249,9 +258,9 @@ def test_a_peer_that_sends_something_else_is_left_for_the_next(tmp_path: Path) -
             folder = tmp_path / change.__name__
             short = searching(network, folder, membership=MembershipConfig(wait_s=0.1))
             with pytest.raises((ConfigError, PeerError), match="evil"):
-                await short.fetch(["evil"])
+                await short.fetch(among("evil"))
             assert sum(path.stat().st_size for path in folder.glob("*")) <= WHOLE
-            assert is_right(await searching(network, folder).fetch(["evil", "good"]), 1)
+            assert is_right(await searching(network, folder).fetch(among("evil", "good")), 1)
 
     run_virtual(program())
 
@@ -265,7 +274,7 @@ def test_a_peer_that_hangs_is_left_for_the_next(tmp_path: Path) -> None:
         network = MemoryNetwork()
         await world(network, hung=Bent(service("hung", 1), hang), good=service("good", 1))
         clock = VirtualClock()
-        assert is_right(await searching(network, tmp_path).fetch(["hung", "good"]), 1)
+        assert is_right(await searching(network, tmp_path).fetch(among("hung", "good")), 1)
         assert clock.now() < 20
 
     run_virtual(program())
@@ -276,14 +285,40 @@ def test_peers_with_other_bases_are_a_configuration_error_at_once(tmp_path: Path
         network = MemoryNetwork()
         await world(network, alice=service("alice", 1))
         with pytest.raises(ConfigError, match=r'BASE_MISMATCH.*node\.base = "peers"'):
-            await searching(network, tmp_path, digest(2)).fetch(["alice"])
-        with pytest.raises(ConfigError, match=r"membership\.peers"):
-            await searching(network, tmp_path).fetch([])
+            await searching(network, tmp_path, digest(2)).fetch(among("alice"))
         await world(network, empty=service("empty", 1, MemoryStorage()))
         short = searching(network, tmp_path, membership=MembershipConfig(wait_s=0.1))
         with pytest.raises(TransportError, match="no file of the base"):
-            await short.fetch(["empty"])
+            await short.fetch(among("empty"))
         assert list(tmp_path.glob("*")) == []
+
+    run_virtual(program())
+
+
+def test_nobody_to_ask_is_a_configuration_error_that_names_three_cures(tmp_path: Path) -> None:
+    async def program() -> None:
+        cures = r"membership\.peers.*membership\.coordinator.*node\.base"
+        clock, network = VirtualClock(), MemoryNetwork()
+        with pytest.raises(ConfigError, match=cures):
+            await searching(network, tmp_path).fetch(among())
+        assert clock.now() == 0
+        introduced = MembershipConfig(coordinator="somewhere:1", wait_s=5.0)
+        with pytest.raises(ConfigError, match=cures):
+            await searching(network, tmp_path, membership=introduced).fetch(among())
+        assert clock.now() >= 5, "a coordinator may still name somebody"
+
+    run_virtual(program())
+
+
+def test_who_becomes_known_while_nobody_answers_is_asked_too(tmp_path: Path) -> None:
+    async def program() -> None:
+        clock, network = VirtualClock(), MemoryNetwork()
+        await world(network, alice=service("alice", 1))
+
+        async def known() -> Iterable[str]:
+            return ["nobody"] if clock.now() < 2 else ["nobody", "alice"]
+
+        assert is_right(await searching(network, tmp_path).fetch(known), 1)
 
     run_virtual(program())
 
@@ -303,8 +338,8 @@ def test_a_full_disk_is_said_and_what_came_is_kept(tmp_path: Path, monkeypatch: 
         await world(network, alice=service("alice", 1))
         monkeypatch.setattr(Partial, "add", full)
         with pytest.raises(DegradedError, match="make room"):
-            await searching(network, tmp_path).fetch(["alice"])
-        assert is_right(await searching(network, tmp_path).fetch(["alice"]), 1)
+            await searching(network, tmp_path).fetch(among("alice"))
+        assert is_right(await searching(network, tmp_path).fetch(among("alice")), 1)
 
     run_virtual(program())
     assert fired
@@ -347,13 +382,3 @@ def test_a_base_goes_out_within_the_bandwidth_and_is_counted() -> None:
 
 def _payloads(message: bytes) -> list[bytes]:
     return [bytes(payload) for _, payload in pull_parts(message, BASE_TAGS)]
-
-
-def test_what_node_base_asks_for() -> None:
-    assert wanted("peers") == ANY_BASE
-    assert wanted("sha256:" + "ab" * 32) == b"\xab" * 32
-    assert wanted(None) is None
-    assert wanted("base.safetensors") is None
-    for wrong in ("sha256:", "sha256:abc", "sha256:" + "zz" * 32, "sha256:" + "00" * 32):
-        with pytest.raises(ConfigError, match="sha256"):
-            wanted(wrong)

@@ -81,6 +81,15 @@ def test_a_neighbour_is_merged_twice_at_most_before_it_hears_of_that() -> None:
     assert ledger.one_sided("alice", (2, 6)), "of another history it says nothing"
 
 
+def test_the_last_merge_of_a_neighbour_is_told_by_the_version_after_it() -> None:
+    ledger = Ledger()
+    assert ledger.told("alice") == 0
+    for version in (4, 5):
+        ledger.merged(1, version, {"alice": used(version)})
+    ledger.merged(1, 6, {"bob": used(6)})
+    assert (ledger.told("alice"), ledger.told("bob"), ledger.told("carol")) == (6, 7, 0)
+
+
 def test_two_that_merged_each_other_unheard_do_not_wait_for_each_other_for_ever() -> None:
     ledger = Ledger()
     for version in (4, 5):

@@ -112,6 +112,12 @@ def test_a_snapshot_goes_out_where_it_costs_less_than_the_tail() -> None:
         log.append(delta(list(range(60)), [level % 2 or -1] * 60), header())
     early = log.read("log/00000001-000000000002.delta").header.point
     assert kinds(log.plan(early)) == ["s7"]
+    assert kinds(log.plan(early, through=2)) == ["s7"]
+    assert kinds(log.plan(early, through=4)) == ["d3", "d4", "s7"]
+    for beyond in (7, 8):
+        assert kinds(log.plan(early, through=beyond)) == ["d3", "d4", "d5", "d6", "d7"]
+    assert kinds(log.plan(early, snapshot=True, through=4)) == ["s7"]
+    assert kinds(log.plan(Point(), through=4)) == ["s7"]
 
 
 def test_rule_10_compaction_keeps_one_snapshot_and_the_retained_tail() -> None:

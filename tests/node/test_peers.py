@@ -30,9 +30,9 @@ def test_who_missed_a_deadline_is_not_waited_for_until_it_comes_abreast() -> Non
     record.miss(7)
     assert not record.waited_for
     assert not record.deserves_waiting(8)
-    record.arrived(9.0, 1.0, abreast=False)
+    record.arrived(7, 9.0, 1.0, abreast=False)
     assert not record.deserves_waiting(8)
-    record.arrived(9.0, 1.0, abreast=True)
+    record.arrived(7, 9.0, 1.0, abreast=True)
     assert record.deserves_waiting(8)
 
 
@@ -40,7 +40,7 @@ def test_who_keeps_missing_is_waited_for_ever_less() -> None:
     record, waits, round_ = Peers()["bob"], [], 0
     for _ in range(10):
         record.miss(round_)
-        record.arrived(9.0, 1.0, abreast=True)
+        record.arrived(round_, 9.0, 1.0, abreast=True)
         started = round_
         round_ = next(r for r in range(round_ + 1, round_ + 100) if record.deserves_waiting(r))
         waits.append(round_ - started)
@@ -53,13 +53,24 @@ def test_who_is_not_waited_for_in_vain_rests_no_longer(in_time: bool) -> None:
     record = Peers()["bob"]
     for round_ in range(5):
         record.miss(round_)
-    record.arrived(9.0, 1.0, abreast=True)
+    record.arrived(round_, 9.0, 1.0, abreast=True)
     assert not record.deserves_waiting(6)
     record.waited_for = in_time
-    record.arrived(9.0 if in_time else 8.0, 1.0, abreast=True)
+    record.arrived(8, 9.0 if in_time else 8.0, 1.0, abreast=True)
     record.miss(20)
-    record.arrived(9.0, 1.0, abreast=True)
+    record.arrived(20, 9.0, 1.0, abreast=True)
     assert record.deserves_waiting(21)
+
+
+def test_who_comes_sooner_while_it_rests_is_no_nearer_for_that() -> None:
+    record = Peers()["bob"]
+    for round_ in range(5):
+        record.miss(round_)
+        record.arrived(round_, 9.0, 1.0, abreast=True)
+    record.arrived(7, 8.0, 1.0, abreast=True)
+    record.miss(8)
+    record.arrived(8, 9.0, 1.0, abreast=True)
+    assert not record.deserves_waiting(9)
 
 
 def test_one_failure_may_be_chance_and_two_are_not_waited_for() -> None:

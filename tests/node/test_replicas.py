@@ -101,7 +101,6 @@ REFUSED: dict[str, tuple[Callable[[Header], Header], Refusal]] = {
     "skips a version": (forged(version=5, from_version=4), Refusal.OUT_OF_SEQUENCE),
     "follows in another epoch": (forged(epoch=2), Refusal.OUT_OF_SEQUENCE),
     "chain does not follow": (forged(chain=bytes(32)), Refusal.DIGEST_MISMATCH),
-    "state does not follow": (forged(state=1), Refusal.DIGEST_MISMATCH),
     "rule 8: two states under one version": (
         forged(version=2, from_version=0, chain=bytes(32)),
         Refusal.EQUIVOCATION,
@@ -129,6 +128,59 @@ def test_a_header_that_does_not_follow_changes_nothing_and_pays_nothing(name: st
     assert follower(tmp_path).point("alice") == held.point
     replicas.apply("alice", entry.header, entry.frame, paid.append)
     assert len(paid) == 1
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_replica_to_which_the_next_version_does_not_fit_is_pulled_again_as_a_snapshot(
+    on_disk: bool, tmp_path: Path
+) -> None:
+    log, replicas = publisher(), follower(tmp_path if on_disk else None)
+    publish(log, rng(), 2)
+    held = pull(log, replicas)
+    assert held is not None
+    held.state = State(MANIFEST, free_floors())  # damaged in memory
+    publish(log, rng(3))
+    paid: list[State] = []
+    entry = log.read(log.plan(held.point)[0])
+    with pytest.raises(EnvelopeError, match="DIGEST_MISMATCH"):
+        replicas.apply("alice", entry.header, entry.frame, paid.append)
+    assert not paid
+    assert replicas.point("alice") == Point()
+    assert not list(tmp_path.iterdir())
+    again = pull(log, replicas)
+    assert again is not None
+    assert equal(again.state, log.state)
+
+
+def test_a_snapshot_that_does_not_fit_leaves_what_is_held() -> None:
+    log, replicas = publisher(retention=1), follower()
+    publish(log, rng(), 2)
+    held = pull(log, replicas)
+    publish(log, rng(3), 2)
+    entry = log.read(log.plan(Point())[0])
+    assert not entry.header.from_version
+    with pytest.raises(EnvelopeError, match="DIGEST_MISMATCH"):
+        replicas.apply("alice", forged(state=1)(entry.header), entry.frame)
+    assert replicas.get("alice") is held
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_replicas_that_nobody_keeps_and_that_have_brought_nothing_for_long_are_dropped(
+    on_disk: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path if on_disk else None
+    replicas = follower(folder)
+    for peer, versions in (("kept", 1), ("gone", 1), ("lately", 5), ("former", 2)):
+        log = publisher(sender=peer)
+        publish(log, rng(), versions)
+        pull(log, replicas, peer)
+    if on_disk:
+        replicas = follower(folder)  # after a restart
+        (tmp_path / "torn.levels").write_bytes(b"x")
+    replicas.tidy({"kept"}, 3)
+    assert {p for p in ("kept", "gone", "lately", "former") if replicas.get(p)} == {"kept", "lately"}
+    assert {path.name for path in tmp_path.glob("*.levels")} == ({"kept.levels", "lately.levels"} if on_disk else set())
+    assert len(list(tmp_path.iterdir())) == (4 if on_disk else 0)
 
 
 def test_a_damaged_frame_changes_nothing_and_pays_nothing(tmp_path: Path) -> None:
@@ -318,7 +370,8 @@ class FailsLater(MemoryBlob):
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_replica_that_is_only_partly_written_is_not_believed_any_more(mapped: bool, tmp_path: Path) -> None:
-    log, first = publisher(), publisher()
+    manifest = manifest_of([("two segments", (3 << 19,), "float32", False)])
+    log, first = publisher(manifest=manifest), publisher(manifest=manifest)
     publish(first, rng())
     publish(log, rng())
     publish(log, rng(1))
@@ -326,7 +379,7 @@ def test_a_replica_that_is_only_partly_written_is_not_believed_any_more(mapped: 
     data = bytes(entry.frame.read(0, len(entry.frame)))
     forgotten = 0
     for reads in range(100):  # fail at every read in turn, until all go well
-        replicas = follower(tmp_path if mapped else None)
+        replicas = Replicas(manifest, free_floors(manifest), BASE, tmp_path if mapped else None)
         replicas.forget("alice")
         pull(first, replicas)
         try:

@@ -1,15 +1,18 @@
 """What a node answers to a Pull: entries of its log, read from where they lie, from any offset of a frame."""
 
+import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from peermerge.node.budget import Budget
 from peermerge.node.config import RoundConfig
+from peermerge.node.events import EventList
 from peermerge.node.gather import Gather, Identity
 from peermerge.node.log import PublishedLog
 from peermerge.node.membership import Roster
@@ -25,7 +28,7 @@ from peermerge.protocol.members import Member
 from peermerge.protocol.messages import Point, PullRequest
 from peermerge.protocol.parts import TAG_ENVELOPE, pull_parts
 
-from .worlds import BASE, MANIFEST, RecordingStorage, all_bytes, header, publish, publisher
+from .worlds import BASE, MANIFEST, RecordingStorage, all_bytes, follower, header, publish, publisher
 
 ASKED = PullRequest(network="net", run="run", name="bob", incarnation=1, have=Point())
 
@@ -156,6 +159,80 @@ def test_serving_and_following_take_the_memory_of_a_few_segments_whatever_the_fr
     assert held.state.digest == log.state.digest
     for storage in (mine, theirs):
         storage.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "waits", "frames"),
+    [
+        ({}, False, 3),
+        ({"wait_round": 2}, False, 3),
+        ({"have": "head"}, True, 0),
+        ({"have": "head", "wait_round": 2}, False, 0),
+        ({"snapshot": True}, True, 3),
+        ({"have": Point(1, 9, bytes(32), 0)}, True, 3),
+    ],
+    ids=["behind us", "of our round", "abreast", "has it all", "wants a snapshot", "of a history that we lost"],
+)
+def test_only_whom_we_cannot_help_is_parked(changes: dict[str, Any], waits: bool, frames: int) -> None:
+    log, _ = filled(3)
+    if changes.get("have") == "head":
+        changes = changes | {"have": log.point}
+    asked = replace(ASKED, **{"wait_round": 5, "wait_s": 7.0} | changes)
+
+    async def program() -> tuple[float, int]:
+        clock, parking = VirtualClock(), service(log)
+        await parking.announce(log.last_round)
+        messages = [message async for message in parking.pull(asked.encode())]
+        return clock.now(), len(messages)
+
+    assert run_virtual(program()) == (7.0 if waits else 0.0, frames)
+
+
+def test_a_round_takes_what_a_slower_peer_has_and_waits_on_for_its_own() -> None:
+    log, _ = filled(2)
+
+    async def program() -> None:
+        alice, clock, peers, replicas, events = service(log), VirtualClock(), Peers(), follower(), EventList("bob")
+        me, rounds = Identity("net", "run", "bob", 1, BASE, MANIFEST), RoundConfig(floor_s=1.0, ceiling_s=8.0)
+        scratch, held = MemoryStorage().scratch, replicas.point
+        line = Direct(alice)
+        gather = Gather(me, line, clock, peers, rounds, held, replicas.apply, scratch, events=events)  # type: ignore[arg-type]
+
+        async def publish_up_to(round_: int) -> None:
+            publish(log, np.random.default_rng(round_), round_ - log.last_round)
+            await alice.announce(round_)
+
+        await alice.announce(1)
+        waiting = asyncio.create_task(gather.gather({"alice": "alice"}, 4))
+        await clock.sleep(1)
+        assert replicas.point("alice") == log.point, "what is there is no longer withheld"
+        await publish_up_to(3)
+        await clock.sleep(1)
+        assert not waiting.done(), "it is not the round that is waited for"
+        await publish_up_to(4)
+        await waiting
+        assert clock.now() == 2
+        assert replicas.point("alice") == log.point
+        assert peers["alice"].waited_for
+        assert [pull["arrived"] for pull in events.events] == [2, 3]
+
+        waiting = asyncio.create_task(gather.gather({"alice": "alice"}, 5))
+        await clock.sleep(1)
+        await publish_up_to(5)
+        await waiting
+        assert [pull["arrived"] for pull in events.events] == [2, 3, 1], "who is abreast is asked once"
+
+        await publish_up_to(6)
+        started = clock.now()
+        await gather.gather({"alice": "alice"}, 9)
+        assert clock.now() == started + gather.deadline.seconds
+        assert not peers["alice"].waited_for, "an older version is no arrival"
+        assert replicas.point("alice") == log.point
+        await clock.sleep(rounds.ceiling_s)
+        assert not gather._pulls
+        assert sum(pull["seconds"] for pull in events.events[3:]) == rounds.ceiling_s
+
+    run_virtual(program())
 
 
 def test_only_those_we_have_met_get_an_account() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from peermerge.node.config import NodeConfig, load
+from peermerge.node.config import NodeConfig, load, parse
 from peermerge.node.storage import MemoryStorage
 from peermerge.node.suggestions import FILE, Suggested, ask, keep, recall, recall_or_ask, suggested
 from peermerge.protocol.errors import DataDirError
@@ -94,8 +94,32 @@ async def test_a_coordinator_is_asked(tmp_path: Path) -> None:
     assert await recall_or_ask(config(), MemoryStorage(), begun=False) == {}
 
 
-async def test_a_coordinator_that_is_away_suggests_nothing() -> None:
-    assert await ask(f"127.0.0.1:{free_ports(1)[0]}") == {}
+async def test_what_is_suggested_or_ignored_is_said() -> None:
+    found = suggested(config(), written({"topology.name": "ring"}) | {"task.name": "1"})
+    assert found.sentences == [
+        "the coordinator suggests topology.name = 'ring'",
+        "the coordinator suggests something for task.name that cannot be used: ignored",
+    ]
+    assert suggested(config(), {}).sentences == []
+
+
+async def test_a_first_start_without_the_coordinator_says_which_defaults_the_run_keeps() -> None:
+    away = f"127.0.0.1:{free_ports(1)[0]}"
+    assert await ask(away) is None
+    mine = config(membership__coordinator=away, topology__name="ring", schedule__rounds=7)
+    assert await recall_or_ask(mine, MemoryStorage(), begun=True) == {}
+    found = suggested(mine, await recall_or_ask(mine, MemoryStorage(), begun=False))
+    assert (found.config, found.taken) == (mine, {})
+    (line,) = found.sentences
+    assert away in line
+    assert "schedule.local_steps = 10" in line
+    assert "publish.density = 0.1" in line
+    assert "later starts keep that; --fresh asks again" in line
+    assert "topology.name" not in line
+    assert "schedule.rounds" not in line
+    settings = config(membership__coordinator=away, publish__bits=1.0).model_dump(exclude_unset=True)
+    everything = settings | NodeConfig().model_dump(include={"topology", "schedule"})
+    assert suggested(parse(NodeConfig, everything, "a file"), None).sentences == []
 
 
 async def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ def places(rng: np.random.Generator, domain: int, density: float) -> Places:
 
 
 def fits(mask: Mask, domain: int) -> bool:
-    numbers = (mask.coding, mask.shift, mask.count, domain, len(mask.data))
-    return bool(masks.fits(*(np.array([number], dtype=np.int64) for number in numbers))[0])
+    return masks.fits(mask.coding, mask.shift, mask.count, domain, len(mask.data))
 
 
 def gaps(count: int, shift: int, plane: bytes, *low: bytes) -> Mask:
@@ -117,8 +116,7 @@ def test_bytes_that_contradict_count_or_domain_are_refused(mask: Mask, domain: i
     ],
 )
 def test_impossible_records_do_not_fit(coding: int, shift: int, count: int, domain: int, length: int) -> None:
-    numbers = (np.array([n], dtype=np.int64) for n in (coding, shift, count, domain, length))
-    assert not masks.fits(*numbers)[0]
+    assert not masks.fits(coding, shift, count, domain, length)
 
 
 def test_a_compressed_plane_must_state_the_size_that_follows_from_its_domain() -> None:

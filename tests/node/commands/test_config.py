@@ -36,7 +36,10 @@ def test_a_table_simulation_makes_it_a_simulations(tmp_path: Path) -> None:
         ('[schedule]\nrounds = 0\nfinal = "all"', "give a number of rounds"),
         ('[node]\nadvertise = "here"', "node.advertise: address 'here'"),
         ('[membership]\npeers = ["there"]', "membership.peers: address 'there'"),
+        ('[node]\ninsecure = true\n[membership]\ncoordinator = "there"', "membership.coordinator: address 'there'"),
         ('[node]\nlisten = "0.0.0.0:50051"', "--insecure"),
+        ('[node]\nbase = "sha256:12"', "node.base: write sha256: and the 64 hexadecimal digits"),
+        ('[membership]\nmqtt = "broker:1883"', "membership.mqtt: write mqtt://HOST"),
     ],
 )
 def test_a_mistake_is_told_with_the_file_and_the_cure(tmp_path: Path, text: str, hint: str) -> None:

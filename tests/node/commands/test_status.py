@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -19,8 +20,8 @@ async def ask(*options: str) -> Outcome:
         return await asyncio.to_thread(run, "status", address, *options)
 
 
-def drawn(reply: wire.StatusReply) -> str:
-    console = Console(width=160, color_system=None)
+def drawn(reply: wire.StatusReply, width: int = 160) -> str:
+    console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(screen(reply))
     return capture.get()
@@ -36,7 +37,6 @@ async def test_status_shows_the_node_its_metrics_and_its_peers() -> None:
         "accuracy 0.875",
         "25,874 parameters, 43.8 x",
         "1.23 MB",
-        "1.6",
     ):
         assert part in done.out
 
@@ -122,11 +122,23 @@ def test_status_shows_how_long_rounds_wait_and_for_whom_they_do_not() -> None:
     ]
     shown = drawn(wire.StatusReply(deadline_s=2.5, arrival_median_s=0.5, arrival_spread_s=0.25, peers=peers))
     assert "at most 2.5 s; peers arrive after 500 ms (median, deviation 250 ms)" in shown
-    states = {line.split()[0]: line for line in shown.splitlines() if line[:2] in ("b ", "c ", "d ") and "0.0" in line}
+    states = {line.split()[0]: line for line in shown.splitlines() if line[:2] in ("b ", "c ", "d ") and "0 B" in line}
     assert "alive" in states["b"]
-    assert "not waited for" in states["c"]
+    assert "not awaited" in states["c"]
     assert "suspect" in states["d"]
     assert "d 3 failed transfers running, asked again in 1.5 s" in shown
+
+
+def test_every_peer_has_one_whole_line_in_a_terminal_of_80_columns() -> None:
+    figures: dict[str, Any] = {"staleness": 10, "bytes_in": 123_456_789, "bytes_out": 98_765_432}
+    figures |= {"round_trip_s": 0.1234, "consensus_distance": 0.012345, "merged": 12_345}
+    peers = [wire.PeerStatus(name=f"berlin-gpu-{n}", waited_for=n > 1, **figures) for n in range(1, 5)]
+    lines = [line.split() for line in drawn(wire.StatusReply(peers=peers), 80).splitlines()]
+    row = ["10", "123", "MB", "98.8", "MB", "123", "ms", "0.0123", "12345"]
+    assert ["peer", "state", "behind", "received", "sent", "trip", "distance", "merged"] in lines
+    assert ["berlin-gpu-1", "not", "awaited", *row] in lines
+    for n in (2, 3, 4):
+        assert [f"berlin-gpu-{n}", "alive", *row] in lines
 
 
 def test_a_state_that_a_later_version_knows_can_be_drawn() -> None:

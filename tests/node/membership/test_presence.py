@@ -18,11 +18,10 @@ import pytest
 from peermerge.node.events import EventList
 from peermerge.node.gather import Identity
 from peermerge.node.membership import Roster
-from peermerge.node.membership.presence import Presence, parse_broker
+from peermerge.node.membership.presence import Presence
 from peermerge.node.telemetry import Telemetry
 from peermerge.protocol import wire_pb2 as wire
 from peermerge.protocol.clock import RealClock
-from peermerge.protocol.errors import ConfigError
 from peermerge.protocol.limits import MAX_PRESENCE_BYTES
 from peermerge.protocol.members import Member, MemberState
 
@@ -52,12 +51,10 @@ class Node:
     def __init__(self, name: str, url: str, incarnation: int = 1, keepalive_s: int = 5) -> None:
         self.roster = Roster(Member(name, f"host-{name}:1", incarnation))
         self.doubted: list[str] = []
-        self.states: list[str] = []
         self.telemetry = Telemetry(EventList(name), name)
         me = Identity("net", "run", name, incarnation, BASE, MANIFEST)
         self.presence = Presence(
             *(me, self.roster, url, RealClock(), self.doubted.append, Random(7), self.telemetry),
-            tell=self.states.append,
             keepalive_s=keepalive_s,
         )
 
@@ -111,46 +108,6 @@ async def retained(broker: Mosquitto) -> dict[str, Member]:
             assert envelope.signature == b""
             found[topic.rpartition("/")[2]] = Member.read(wire.Member.FromString(envelope.header))
     raise AssertionError("the broker went away")
-
-
-# ---- The URL. ----
-
-
-@pytest.mark.parametrize(
-    ("url", "said", "user", "password", "tls"),
-    [
-        ("mqtt://broker", "mqtt://broker:1883", None, None, False),
-        ("mqtt://broker:99/", "mqtt://broker:99", None, None, False),
-        ("mqtts://broker", "mqtts://broker:8883", None, None, True),
-        ("mqtts://ann:p%40ss%2Fw@broker.example:8884", "mqtts://broker.example:8884", "ann", "p@ss/w", True),
-        ("mqtt://ann@[::1]:1884", "mqtt://[::1]:1884", "ann", None, False),
-    ],
-)
-def test_a_url_names_host_port_user_and_password(
-    url: str, said: str, user: str | None, password: str | None, tls: bool
-) -> None:
-    broker = parse_broker(url)
-    assert (str(broker), broker.user, broker.password, broker.tls) == (said, user, password, tls)
-    assert password is None or password not in repr(broker)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        *("broker:1883", "http://ann:secret@broker", "mqtt://", "mqtt://ann:secret@", "mqtt://ann:secret@broker/topic"),
-        *(
-            "mqtt://ann:secret@broker:0",
-            "mqtt://ann:secret@broker:99999",
-            "mqtt://ann:sec/ret@broker",
-            "mqtt://:secret@b",
-        ),
-        *("mqtt://ann:secret@bro ker", "mqtt://ann:secret@[broker", f"mqtt://ann:secret@{'x' * 64}", "mqtt://b?secret"),
-    ],
-)
-def test_a_bad_url_is_an_error_that_shows_the_form_and_no_password(url: str) -> None:
-    with pytest.raises(ConfigError, match="mqtt://USER:PASSWORD@HOST:PORT") as caught:
-        parse_broker(url)
-    assert "sec" not in str(caught.value)
 
 
 # ---- Members. ----
@@ -302,8 +259,6 @@ async def test_a_broker_that_was_killed_has_our_presence_again_once_it_is_back(b
         assert (await retained(broker)) == {"alice": alice.roster.me, "bob": bob.roster.me}
         await until(lambda: alice.telemetry.oldest() is None, "what was queued meanwhile is published")
     assert alice.presence.connections == 2
-    assert alice.states[:2] == ["unreachable", "connected"]
-    assert alice.states[-2:] == ["connected", "unreachable"]
     assert alice.doubted == bob.doubted == []
 
 

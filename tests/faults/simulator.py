@@ -15,12 +15,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import cache
 from itertools import permutations
 from math import inf
 from random import Random
 from typing import Any, BinaryIO
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -37,14 +36,9 @@ from peermerge.node.simulation.memory import torch_threads
 from peermerge.node.storage import Draft, MemoryStorage
 from peermerge.node.supervise import Background, until_stop
 from peermerge.node.tasks import TrainReport
-from peermerge.protocol.blob import Blob, blob_of
 from peermerge.protocol.clock import VirtualClock, run_virtual
-from peermerge.protocol.codec import Frame
-from peermerge.protocol.entropy import Buffer
 from peermerge.protocol.errors import DegradedError
-from peermerge.protocol.manifest import Manifest
 from peermerge.protocol.memory_transport import MemoryNetwork, MemoryTransport
-from peermerge.protocol.messages import Header
 from peermerge.protocol.transport import PeerHandler
 
 from .checker import Fault, Run, Violation, check, table
@@ -369,18 +363,8 @@ def simulate(seed: int) -> Outcome:
 
 def play(schedule: Schedule) -> Outcome:
     """Run a schedule and check what came of it."""
-    with torch_threads(1), patch.object(Frame, "open", _frame), patch.object(Header, "decode", _header):
+    with torch_threads(1):
         return run_virtual(_World(schedule).run(), PausingLoop)
-
-
-def _frame(frame: Buffer | Blob, manifest: Manifest) -> Frame:
-    """Open a frame, and decode it, once for all nodes: what comes of it follows from its bytes alone."""
-    blob = blob_of(frame)
-    return _frame_of(bytes(blob.read(0, len(blob))), manifest)
-
-
-_frame_of = lru_cache(maxsize=256)(Frame.open)
-_header = lru_cache(maxsize=256)(Header.decode)
 
 
 class _World:

@@ -16,7 +16,7 @@ from .simulator import Outcome, play, simulate
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).parents[2]
-QUICK, ALL, CHUNK = 100, 1000, 5
+QUICK, ALL, CHUNK = 200, 1000, 5
 FIRED = {"loss": "lost", "duplicates": "doubled", "resets": "reset", "partition": "stopped", "one-way": "stopped"}
 """What shows that a fault did something, where it is not counted under its own name."""
 

@@ -38,8 +38,9 @@ def sentence(event: str, fields: dict[str, Any], rounds: int) -> str | None:
             return f"going on without {', '.join(fields['addresses'])}"
         case "round":
             return _round(fields, rounds)
-        case "view":
-            return f"{fields['name']} {ARRIVALS[fields['state']]}: {fields['members']} members"
+        case "view" if there := fields["members"]:  # none: it is we who leave
+            members = "1 member" if there == 1 else f"{there} members"
+            return f"{fields['name']} {ARRIVALS[fields['state']]}: {members}"
         case "unreachable":
             return f"{fields['name']}: unreachable ({fields['reason']}); going on without it"
         case "mismatch":

@@ -35,3 +35,10 @@ def test_every_event_is_recorded_and_only_telling_ones_are_said() -> None:
     narrated.emit("something", x=1)
     assert [e["event"] for e in inner.events] == ["round", "something"]
     assert len(said) == 1
+
+
+def test_who_comes_and_goes_is_said_but_not_of_ourselves() -> None:
+    gone = {"name": "b", "state": "left"}
+    assert sentence("view", gone | {"members": 2}, 0) == "b has left: 2 members"
+    assert sentence("view", gone | {"members": 1}, 0) == "b has left: 1 member"
+    assert sentence("view", gone | {"members": 0}, 0) is None

@@ -16,8 +16,10 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 CALM = 12
 """Rounds before the fault; what a round takes is told by the second half of them, when everything is warm."""
 AFTER = 14
+LATER = 1.25
+"""How much longer than before later rounds may take."""
 SLACK = 2.0
-"""Eight nodes share few processors, whose load is not theirs alone: the ratio that is promised is 1.25."""
+"""How much longer the first affected round may train: few processors are shared, whose load is not ours alone."""
 
 
 def took(node: NodeProcess) -> dict[int, float]:
@@ -51,7 +53,7 @@ def test_a_node_that_hangs_holds_up_one_round_of_the_others_and_no_later_one(tmp
             said = f"usual {usual:.2f} s, deadline {deadlines[node.name]:.2f} s, first affected {slowest:.2f} s"
             print(f"{node.name}: {said}, later {rest:.2f} s (median, {rest / usual:.2f} x)")
             assert slowest <= SLACK * usual + deadlines[node.name] + 1.0
-            assert rest <= SLACK * usual
+            assert rest <= LATER * usual
             assert all(ill.name not in e["merged"] for e in node.events()[-3:])
         ill.signal(signal.SIGCONT)
         for node in others:

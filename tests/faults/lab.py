@@ -181,6 +181,7 @@ def _device(host: Host, stack: ExitStack) -> int:
 def _configure(host: Host, hosts: Sequence[Host]) -> None:
     lines = [
         "link set lo up",
+        "link set eth0 addrgenmode none",  # no IPv6: it would send frames of its own, which nobody asked for
         f"link set eth0 address {host.hardware} up",
         f"addr add {host.address}/24 dev eth0",
         *(f"neigh add {o.address} lladdr {o.hardware} dev eth0 nud permanent" for o in hosts if o is not host),

@@ -111,8 +111,8 @@ async def keep_greeting(node: Participant, remembered: Collection[Member] = ()) 
     """Greet neighbours now and then: it shows round-trip times, new addresses and restarted peers.
 
     Addresses that were given and lead to no member are tried more often: who starts while they cannot be reached has
-    nobody else to hear from. Some of those remembered are tried too: a network that was cut while both sides
-    restarted heals by it.
+    nobody else to hear from. So are members who do not know us. Some of those remembered are tried too: a network that
+    was cut while both sides restarted heals by it.
     """
     rng = Random(f"{node.name}/{node.identity.incarnation}")
     refreshed = node.clock.now()
@@ -120,6 +120,7 @@ async def keep_greeting(node: Participant, remembered: Collection[Member] = ()) 
         await node.clock.sleep(MISSING_S)
         view = node.membership.view()
         addresses = {*node.membership.unknown_addresses()}
+        addresses.update(view.address(name) or "" for name in node.gossip.strange_to)
         if node.clock.now() - refreshed >= REFRESH_S:
             refreshed = node.clock.now()
             lost = _unmet(node, remembered)

@@ -59,6 +59,8 @@ class Exchange:
         self._round = round_
         self._news = News()
         self._told_all = -math.inf
+        self.strange_to: set[str] = set()
+        """Members who said that they do not know us: who introduced us may be gone. They are to be greeted."""
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -66,7 +68,13 @@ class Exchange:
         """Exchange one message; take up the answer. Raises PeerError."""
         request = self._message(member.name, target=target, everything=everything)
         started = self._clock.now()
-        reply = await self._transport.gossip(member.address, request, timeout_s=timeout_s)
+        try:
+            reply = await self._transport.gossip(member.address, request, timeout_s=timeout_s)
+        except PeerError as error:
+            if error.refusal is Refusal.UNKNOWN_SENDER:
+                self.strange_to.add(member.name)
+            raise
+        self.strange_to.discard(member.name)
         answer = self.read(reply)
         if answer.name != member.name:
             raise TransportError(Refusal.TRANSPORT, f"{answer.name} answers at the address of {member.name}")

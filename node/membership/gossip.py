@@ -116,6 +116,11 @@ class Gossiper:
             await self._prober.relay(asked.target)
         return self._exchange.answer(asked)
 
+    @property
+    def strange_to(self) -> set[str]:
+        """The names of members who refuse our gossip until we greet them."""
+        return self._exchange.strange_to
+
     def _changed(self, before: Member | None, claim: Member) -> None:
         """Follow the roster: retell what is new, start and end suspicions."""
         if self._tasks.running:  # what we heard before was news to us alone

@@ -67,6 +67,12 @@ def test_who_starts_while_its_seeds_cannot_be_reached_is_met_soon_after_they_can
     assert not outcome.violations, outcome.report
 
 
+def test_who_was_introduced_by_a_member_that_left_at_once_is_known_to_all_soon() -> None:
+    outcome = simulate(756)  # n3 comes in through n1, which is leaving and tells nobody any more
+    assert not outcome.violations, outcome.report
+    assert {"join", "leave"} <= outcome.fired.keys()
+
+
 def test_schedules_follow_from_their_seeds() -> None:
     drawn = [draw(seed) for seed in range(ALL)]
     assert drawn == [draw(seed) for seed in range(ALL)]

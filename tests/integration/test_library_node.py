@@ -15,7 +15,7 @@ from torch import nn
 from peermerge.node import Node
 from peermerge.protocol.errors import ConfigError, DataDirError
 
-from .daemons import free_ports
+from .daemons import DEADLINE_S, free_ports
 
 SETTINGS = {
     "schedule.local_steps": 3,
@@ -81,11 +81,13 @@ def members(count: int, folder: Path, **over: Any) -> list[Callable[[nn.Module],
 def test_two_loops_in_two_threads_reach_a_consensus(tmp_path: Path) -> None:
     builders, models = members(2, tmp_path), [small_model(), small_model()]
     found: dict[int, dict[str, Any]] = {}
+    both_asked = Barrier(2)
 
     def loop(i: int) -> list[bool]:
         with builders[i](models[i]) as node:
             ended = train(node, models[i], target=(-1.0, 1.0)[i])
             found[i] = node.status()
+            both_asked.wait(DEADLINE_S)  # who is done leaves, and is no member then
             assert node.finished
             return ended
 

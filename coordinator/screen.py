@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..protocol.members import MemberState
-from ..protocol.output import duration, plain
+from ..protocol.output import duration, members, plain
 from ..protocol.wire_pb2 import MeshOverview, OverviewReply
 
 
@@ -27,8 +27,7 @@ def screen(address: str, reply: OverviewReply) -> Group:
 
 def _headline(mesh: MeshOverview) -> Text:
     there = sum(MemberState(each.member.state).live for each in mesh.members)
-    members = "1 member" if there == 1 else f"{there} members"
-    return Text.assemble((plain(f"{mesh.network}/{mesh.run}"), "bold"), f": {members}, epoch {mesh.epoch}")
+    return Text.assemble((plain(f"{mesh.network}/{mesh.run}"), "bold"), f": {members(there)}, epoch {mesh.epoch}")
 
 
 def _members(mesh: MeshOverview) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..protocol.output import members
 from .events import Events
 
 ARRIVALS = {"alive": "is here", "suspect": "is here, as others say", "dead": "is held for dead", "left": "has left"}
@@ -39,8 +40,7 @@ def sentence(event: str, fields: dict[str, Any], rounds: int) -> str | None:
         case "round":
             return _round(fields, rounds)
         case "view" if there := fields["members"]:  # none: it is we who leave
-            members = "1 member" if there == 1 else f"{there} members"
-            return f"{fields['name']} {ARRIVALS[fields['state']]}: {members}"
+            return f"{fields['name']} {ARRIVALS[fields['state']]}: {members(there)}"
         case "unreachable":
             return f"{fields['name']}: unreachable ({fields['reason']}); going on without it"
         case "mismatch":

@@ -31,6 +31,15 @@ def listed(what: str, names: Sequence[str], most: int = 5) -> str:
     return f"{what}: {', '.join(names[:most])}{more}"
 
 
+def members(count: int) -> str:
+    """Write how many members there are.
+
+    >>> members(1), members(2)
+    ('1 member', '2 members')
+    """
+    return "1 member" if count == 1 else f"{count} members"
+
+
 def size(count: float) -> str:
     """Write bytes with three digits in decimal units.
 
